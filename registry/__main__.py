@@ -1,0 +1,5 @@
+"""``python -m registry`` is the ``safelatch`` command."""
+
+from registry.cli.main import main
+
+main()

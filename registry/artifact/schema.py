@@ -1,0 +1,58 @@
+"""JSON Schema validation: every violation, located, in one error.
+
+The schemas are data files (``schemas/*.schema.json``); this module is the only one that
+imports jsonschema.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from registry.errors import SchemaViolationError, UnsupportedSchemaVersionError
+from registry.resources import read_schema
+
+_SHOWN = 40
+
+
+@cache
+def _validator(name: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads(read_schema(name))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def validate(document: Any, schema: str, *, what: str) -> None:
+    """Check ``document`` against a bundled schema.
+
+    Args:
+        document: Parsed JSON.
+        schema: Name and version of the schema, such as ``manifest.v1``.
+        what: How to call the document in an error.
+
+    Raises:
+        SchemaViolationError: with one line per violation, ``$.path: message``.
+    """
+    errors = sorted(_validator(schema).iter_errors(document), key=lambda error: error.json_path)
+    if errors:
+        lines = [f"{error.json_path}: {error.message[:200]}" for error in errors[:_SHOWN]]
+        raise SchemaViolationError(
+            f"{what} does not follow schema {schema}: {len(errors)} violation(s).", lines
+        )
+
+
+def require_schema(document: Any, expected: str, *, what: str) -> None:
+    """Check the ``schema`` member, so that a newer document is called newer and not broken.
+
+    Raises:
+        UnsupportedSchemaVersionError: the member is missing or names another version.
+    """
+    got = document.get("schema") if isinstance(document, dict) else None
+    if got != expected:
+        raise UnsupportedSchemaVersionError(
+            f"{what}: expected schema {expected!r}, got {str(got)[:80]!r}.",
+            hint="It may be newer than this release. Try: pip install --upgrade safelatch",
+        )

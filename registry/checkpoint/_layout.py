@@ -1,0 +1,136 @@
+"""Which files of a folder are the checkpoint, and what to say when there is none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry.digest import parse_json
+from registry.errors import CheckpointNotFoundError, UnsafeFormatError
+from registry.tensorfile import HEADER_LIMIT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ONE_FILE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+-]{0,250}\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The files of one checkpoint.
+
+    Attributes:
+        folder: Where the config and the tokenizer are.
+        files: The safetensors files, sorted.
+        weight_map: Tensor name to file name, from the index; ``None`` without an index.
+        watched: The weight files and the index.
+        is_single_file: Whether a file was named and not a folder.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    weight_map: dict[str, str] | None
+    watched: tuple[Path, ...]
+    is_single_file: bool
+
+
+def find_layout(path: Path) -> Layout:
+    """Return the files of the checkpoint at ``path``.
+
+    Raises:
+        CheckpointNotFoundError: there is none; the hint says what is there instead.
+        UnsafeFormatError: the folder is ambiguous, or the index breaks a rule.
+    """
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise CheckpointNotFoundError(
+                f"expected a folder or a .safetensors file, got {path}.", hint=_convert_hint()
+            )
+        return Layout(path.parent, (path,), None, (path,), is_single_file=True)
+    if not path.is_dir():
+        raise CheckpointNotFoundError(
+            f"expected a checkpoint at {path}, found nothing.", hint=_missing_hint(path)
+        )
+    one, index = path / _ONE_FILE, path / _INDEX
+    if one.is_file() and index.is_file():
+        raise _ambiguous(path, [_ONE_FILE, _INDEX])
+    if index.is_file():
+        weight_map = _read_index(index)
+        files = tuple(path / name for name in sorted(set(weight_map.values())))
+        for file in files:
+            if not file.is_file():
+                raise CheckpointNotFoundError(
+                    f"expected the shard {file.name} that the index names in {path}, found none.",
+                    hint="Download the rest: hf download NS/NAME --local-dir DIR",
+                )
+        return Layout(path, files, weight_map, (index, *files), is_single_file=False)
+    if not one.is_file():
+        one = _only_other(path)
+    return Layout(path, (one,), None, (one,), is_single_file=False)
+
+
+def _only_other(folder: Path) -> Path:
+    candidates = sorted(
+        file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_")
+    )
+    if len(candidates) > 1:
+        raise _ambiguous(folder, [file.name for file in candidates])
+    if not candidates:
+        raise CheckpointNotFoundError(
+            f"expected {_ONE_FILE} or {_INDEX} in {folder}, found neither.",
+            hint=_folder_hint(folder),
+        )
+    return candidates[0]
+
+
+def _ambiguous(folder: Path, names: list[str]) -> UnsafeFormatError:
+    return UnsafeFormatError(
+        f"expected one checkpoint in {folder}, got {len(names)}: {', '.join(names[:8])}.",
+        hint="Keep the one that is meant in a folder of its own, or name the file.",
+    )
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    document = parse_json(path.read_bytes(), what=path.name, limit=HEADER_LIMIT)
+    weight_map = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UnsafeFormatError(f"{path.name}: expected a weight_map with at least one tensor.")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or not _PLAIN.fullmatch(file) or ".." in file:
+            raise UnsafeFormatError(
+                f"{path.name}: {name!r:.120}: expected the plain name of a .safetensors file "
+                f"beside the index, got {file!r:.120}."
+            )
+    return weight_map
+
+
+def _missing_hint(path: Path) -> str:
+    text = path.as_posix()
+    if _HUB_ID.fullmatch(text):
+        return f"If this is a repository on the Hub: hf download {text} --local-dir {path.name}"
+    return "Name a folder with model.safetensors and config.json."
+
+
+def _folder_hint(folder: Path) -> str:
+    names = {file.name for file in folder.iterdir()}
+    if "adapter_config.json" in names:
+        return "This is an adapter: merge it into its base model and name the merged folder."
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        return _convert_hint()
+    if any(name.endswith(".gguf") for name in names):
+        return (
+            "GGUF files are not read: name the safetensors model that the file was made from, "
+            "or get it: hf download NS/NAME --local-dir DIR"
+        )
+    return "Get the weights: hf download NS/NAME --local-dir DIR"
+
+
+def _convert_hint() -> str:
+    return (
+        "Pickled weights are never opened. Most repositories have safetensors too: "
+        "hf download NS/NAME --local-dir DIR --include '*.safetensors' '*.json'"
+    )

@@ -1,0 +1,176 @@
+"""The payloads of a record, read strictly; record.py judges what they say about each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from registry.checkpoint.sketch import item_size, sample_count
+from registry.digest import Digest, canonical_json, parse_digest, parse_json
+from registry.errors import (
+    DigestMismatchError,
+    SchemaViolationError,
+    UnsafeFormatError,
+    UnsupportedSchemaVersionError,
+)
+from registry.tensorfile import ITEM_BITS
+
+_RECORD_LIMIT = 1 << 20
+_ENTRIES_LIMIT = 64 << 20
+_FAMILY = "safelatch/base-record/"
+_MEMBERS = {
+    "schema", "weights", "config", "config_digest", "tokenizer", "chat_template", "geometry",
+    "samples",
+}  # fmt: skip
+_OPTIONAL_DIGESTS = ("tokenizer", "chat_template")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of a checkpoint: what it is called, what it looks like, what it holds."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    digest: Digest
+
+    @property
+    def numel(self) -> int:
+        """Number of elements; 1 for a 0-d tensor."""
+        return prod(self.shape)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Size of this tensor's samples."""
+        return sample_count(self.shape) * item_size(self.dtype)
+
+    def to_list(self) -> list[Any]:
+        """Return the JSON form: [name, dtype, shape, digest]."""
+        return [self.name, self.dtype, list(self.shape), self.digest]
+
+
+def parse_record(data: bytes | memoryview, *, schema: str, per_tensor: int) -> dict[str, Any]:
+    """Return the members of the ``record`` payload, with digests and sampling checked.
+
+    Raises:
+        UnsupportedSchemaVersionError: it is of another schema, or of another sampling version.
+        UnsafeFormatError: it is not strict JSON.
+        SchemaViolationError: a member is missing, unknown, of the wrong type, or not canonical.
+    """
+    document = parse_json(data, what="base record", limit=_RECORD_LIMIT)
+    if not isinstance(document, dict):
+        raise SchemaViolationError("base record: expected an object.", ["$: not an object"])
+    sampling = {"version": 1, "per_tensor": per_tensor}
+    for name, supported in (("schema", schema), ("samples", sampling)):
+        got = document.get(name)
+        if got != supported and _is_other_version(name, got):
+            raise UnsupportedSchemaVersionError(
+                f"base record: expected {name} {supported}, got {got!r:.120}.",
+                hint="Upgrade: pip install --upgrade safelatch",
+            )
+    wrong = [f"$.{name}: missing" for name in sorted(_MEMBERS - set(document))]
+    wrong += [f"$.{name:.80}: unknown" for name in sorted(set(document) - _MEMBERS)]
+    for name, supported in (("schema", schema), ("samples", sampling)):
+        if name in document and document[name] != supported:
+            wrong.append(f"$.{name}: expected {supported}, got {document[name]!r:.80}")
+    for name in ("weights", "config_digest", *_OPTIONAL_DIGESTS):
+        value = document.get(name)
+        if name in document and not (value is None and name in _OPTIONAL_DIGESTS):
+            _check_digest(value, f"$.{name}", wrong)
+    if not isinstance(document.get("config", {}), dict):
+        wrong.append("$.config: expected an object")
+    if not wrong:
+        _check_canonical(data, document, wrong)
+    _require(wrong, "base record")
+    return document
+
+
+def parse_entries(data: bytes | memoryview) -> tuple[Entry, ...]:
+    """Return the entries of the ``entries`` payload.
+
+    Raises:
+        UnsafeFormatError: it is not strict JSON.
+        SchemaViolationError: a row breaks its form, names are not sorted and unique, or the bytes
+            are not canonical.
+    """
+    rows = parse_json(data, what="base record entries", limit=_ENTRIES_LIMIT)
+    if not isinstance(rows, list):
+        raise SchemaViolationError("base record entries: expected a list.", ["$: not a list"])
+    wrong: list[str] = []
+    entries = [_entry(row, f"$[{index}]", wrong) for index, row in enumerate(rows)]
+    kept = tuple(entry for entry in entries if entry is not None)
+    names = [entry.name for entry in kept]
+    if names != sorted(set(names)):
+        wrong.append("$: expected names sorted and each once")
+    if not wrong:
+        _check_canonical(data, rows, wrong)
+    _require(wrong, "base record entries")
+    return kept
+
+
+def split_samples(data: bytes | memoryview, entries: tuple[Entry, ...]) -> dict[str, bytes]:
+    """Return the samples of each entry from the ``samples`` payload.
+
+    Raises:
+        SchemaViolationError: the payload is not exactly as long as the entries make it.
+    """
+    expected = sum(entry.sample_bytes for entry in entries)
+    if len(data) != expected:
+        raise SchemaViolationError(
+            "base record samples: the payload does not fit the entries.",
+            [f"$: expected {expected:,} bytes, got {len(data):,}"],
+        )
+    samples, position = {}, 0
+    for entry in entries:
+        samples[entry.name] = bytes(data[position : position + entry.sample_bytes])
+        position += entry.sample_bytes
+    return samples
+
+
+def _is_other_version(name: str, value: Any) -> bool:
+    if name == "schema":
+        return isinstance(value, str) and value.startswith(_FAMILY)
+    return isinstance(value, dict) and type(value.get("version")) is int
+
+
+def _entry(row: Any, where: str, wrong: list[str]) -> Entry | None:
+    if not isinstance(row, list) or len(row) != 4:
+        wrong.append(f"{where}: expected [name, dtype, shape, digest]")
+        return None
+    name, dtype, shape, digest = row
+    before = len(wrong)
+    if not isinstance(name, str) or not name.isprintable():
+        wrong.append(f"{where}[0]: expected a tensor name, got {name!r:.80}")
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
+        wrong.append(f"{where}[1]: expected a dtype, got {dtype!r:.80}")
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        wrong.append(f"{where}[2]: expected a shape, got {shape!r:.80}")
+    _check_digest(digest, f"{where}[3]", wrong)
+    return None if len(wrong) > before else Entry(name, dtype, tuple(shape), digest)
+
+
+def _check_digest(value: Any, where: str, wrong: list[str]) -> None:
+    try:
+        parse_digest(value if isinstance(value, str) else "")
+    except DigestMismatchError:
+        wrong.append(f"{where}: expected blake3:<64 hex digits>, got {value!r:.80}")
+
+
+def _check_canonical(data: bytes | memoryview, document: Any, wrong: list[str]) -> None:
+    try:
+        is_canonical = canonical_json(document) == bytes(data)
+    except ValueError as error:
+        raise UnsafeFormatError(f"base record: {error}.") from error
+    if not is_canonical:
+        wrong.append("$: expected canonical JSON")
+
+
+def _require(wrong: list[str], what: str) -> None:
+    if wrong:
+        shown = [*wrong[:20], *([f"and {len(wrong) - 20} more"] if len(wrong) > 20 else [])]
+        raise SchemaViolationError(
+            f"{what}: the document breaks its form.",
+            shown,
+            hint="Get the bundle again from its publisher.",
+        )

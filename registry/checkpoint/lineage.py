@@ -1,0 +1,191 @@
+"""Whose child is this? Judged from two records alone.
+
+Rules:
+
+- The distance is the estimate of ``||child - base||_F / ||base||_F`` over the base's matrices, from
+  samples at the same positions: each tensor's mean squares weighted by its number of elements, in
+  float64. Vectors (norms, biases) are left out: they are a thousandth of the weights and can carry
+  most of the squares (82 % in a 0.5B model with query and key biases), so that another model's
+  matrices would hide behind them. That they changed is counted in ``changed``.
+- A sample that is not finite, in a vector too, makes the distance infinite, never small; so does
+  a base with no matrix to compare.
+- Samples estimate, digests are certain: an edit that no sample meets shows in ``changed`` alone.
+- Structure agrees when every tensor of every decoder layer of the base is there in its shape.
+  Embeddings of another shape and additional tensors are listed, and allowed.
+- Shapes are no identity: structure that agrees with a distance beyond bounds is ``unrelated``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from registry.checkpoint.architecture import sites_for
+from registry.checkpoint.config import differing_fields
+from registry.checkpoint.sketch import to_float64
+
+if TYPE_CHECKING:
+    from registry.checkpoint.architecture import Sites
+    from registry.checkpoint.record import BaseRecord, Entry
+
+Relation = Literal["identical", "derived", "unrelated", "other-structure"]
+
+MAX_DISTANCE = 0.25
+"""Beyond this a checkpoint is not called derived. Measured: a real full fine-tune 0.006, an nf4
+copy 0.09, another model of the same architecture 1.41."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What two records say about each other.
+
+    Attributes:
+        relation: The verdict.
+        level: Evidence: 4 identical, 3 distance within bounds, 2 names and shapes agree, 1 config
+            and tokenizer agree, 0 nothing but a claim.
+        distance: Relative, dimensionless; infinite where it cannot be estimated.
+        per_layer: The same for the matrices of each decoder layer of the base.
+        changed: Tensors in both with another digest.
+        missing: Tensors of the base alone, sorted.
+        unexpected: Tensors of the child alone, sorted.
+        reshaped: Tensors in both with another shape, sorted.
+        config_differences: (field, base's value, child's value).
+        tokenizer_agrees: ``None`` when either is unknown.
+        template_agrees: ``None`` when either is unknown.
+    """
+
+    relation: Relation
+    level: int
+    distance: float
+    per_layer: tuple[float, ...]
+    changed: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    config_differences: tuple[tuple[str, Any, Any], ...]
+    tokenizer_agrees: bool | None
+    template_agrees: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form; an infinite distance is ``null``."""
+        document = {field.name: getattr(self, field.name) for field in fields(self)}
+        document["distance"] = _finite(self.distance)
+        document["per_layer"] = [_finite(value) for value in self.per_layer]
+        for name in ("missing", "unexpected", "reshaped"):
+            document[name] = list(document[name])
+        document["config_differences"] = [
+            {"field": field, "expected": expected, "got": got}
+            for field, expected, got in self.config_differences
+        ]
+        return document
+
+
+def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DISTANCE) -> Lineage:
+    """Return how ``child`` relates to ``base``.
+
+    Args:
+        base: Record of the model that is claimed or tried as the origin.
+        child: Record of the checkpoint under test.
+        max_distance: Largest distance that is called derived; dimensionless.
+
+    Raises:
+        UnsupportedArchitectureError: there is no row for the base's family.
+    """
+    sites = sites_for(base.geometry.family)
+    ours = {entry.name: entry for entry in base.entries}
+    theirs = {entry.name: entry for entry in child.entries}
+    shared = sorted(ours.keys() & theirs.keys())
+    reshaped = tuple(name for name in shared if ours[name].shape != theirs[name].shape)
+    missing = tuple(sorted(ours.keys() - theirs.keys()))
+    total, per_layer = _distances(base, child, sites)
+    differences = differing_fields(base.config, child.config)
+    tokenizer_agrees = _agree(base.tokenizer, child.tokenizer)
+    relation: Relation
+    if base.weights == child.weights:
+        relation, level = "identical", 4
+    elif any(_is_structure(sites, name) for name in (*missing, *reshaped)):
+        relation, level = "other-structure", int(not differences and tokenizer_agrees is True)
+    elif total <= max_distance:
+        relation, level = "derived", 3
+    else:
+        relation, level = "unrelated", 2
+    return Lineage(
+        relation=relation,
+        level=level,
+        distance=total,
+        per_layer=per_layer,
+        changed=sum(ours[name].digest != theirs[name].digest for name in shared),
+        missing=missing,
+        unexpected=tuple(sorted(theirs.keys() - ours.keys())),
+        reshaped=reshaped,
+        config_differences=tuple(differences),
+        tokenizer_agrees=tokenizer_agrees,
+        template_agrees=_agree(base.chat_template, child.chat_template),
+    )
+
+
+def _is_structure(sites: Sites, name: str) -> bool:
+    return sites.layer_of(name) is not None and not name.endswith(sites.recomputed)
+
+
+def _agree(expected: str | None, got: str | None) -> bool | None:
+    return None if expected is None or got is None else expected == got
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _distances(
+    base: BaseRecord, child: BaseRecord, sites: Sites
+) -> tuple[float, tuple[float, ...]]:
+    theirs = {entry.name: entry for entry in child.entries}
+    total, layers = _Squares(), [_Squares() for _ in range(base.geometry.layers)]
+    for entry in base.entries:
+        other = theirs.get(entry.name)
+        if other is None or other.shape != entry.shape or not entry.numel:
+            continue
+        change, size = _mean_squares(base, child, entry, other)
+        if len(entry.shape) < 2 and math.isfinite(change):
+            continue
+        layer = sites.layer_of(entry.name)
+        for squares in (total, *(() if layer is None else (layers[layer],))):
+            squares.add(change * entry.numel, size * entry.numel)
+    return total.ratio(), tuple(squares.ratio() for squares in layers)
+
+
+def _mean_squares(
+    base: BaseRecord, child: BaseRecord, ours: Entry, theirs: Entry
+) -> tuple[float, float]:
+    """Return the mean squares of the change and of the base's values in one tensor."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = to_float64(base.samples[ours.name], ours.dtype)
+        size = float(np.mean(values**2))
+        if (ours.dtype, ours.digest) == (theirs.dtype, theirs.digest):
+            return 0.0, size
+        others = to_float64(child.samples[theirs.name], theirs.dtype)
+        if others.shape != values.shape:  # complex against real
+            return math.inf, size
+        return float(np.mean((others - values) ** 2)), size
+
+
+@dataclass(slots=True)
+class _Squares:
+    change: float = 0.0
+    size: float = 0.0
+    tensors: int = 0
+
+    def add(self, change: float, size: float) -> None:
+        self.change += change
+        self.size += size
+        self.tensors += 1
+
+    def ratio(self) -> float:
+        if self.change == 0.0 and self.tensors:
+            return 0.0
+        if self.size == 0.0 or not (math.isfinite(self.change) and math.isfinite(self.size)):
+            return math.inf
+        return math.sqrt(self.change / self.size)

@@ -1,0 +1,100 @@
+"""Three kinds times six verbs: one folder per kind, one file per verb.
+
+    body      what the artifact says; nothing but Python and numpy
+    extract   make it from a base model
+    guard     keep it while training
+    apply     put it onto a live model
+    verify    read a live model back
+    inspect   look for it in a checkpoint's bytes
+
+A further kind is a folder with these six files, a row here, and a schema. Kinds never import each
+other. A verb that a kind does not have says so in its file, and callers get that sentence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+Verb = Literal["body", "extract", "guard", "apply", "verify", "inspect"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One command-line option of a kind's ``extract``, as data.
+
+    Attributes:
+        name: Python name; the option is ``--name`` with dashes.
+        default: Default value; its type is the option's type.
+        help: What it means, with the unit.
+        minimum: Smallest value accepted.
+    """
+
+    name: str
+    default: int | float
+    help: str
+    minimum: int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A row of the table: a kind of artifact.
+
+    Attributes:
+        name: As users write it.
+        folder: Sub-package that holds its verbs.
+        title: One line for lists and help.
+        paper: Where the method is from.
+        options: Options of ``extract``.
+    """
+
+    name: str
+    folder: str
+    title: str
+    paper: str
+    options: tuple[Option, ...]
+
+    def verb(self, verb: Verb) -> ModuleType:
+        """Return the module that holds ``verb``, imported now."""
+        return import_module(f"registry.kinds.{self.folder}.{verb}")
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            name="safety-lock",
+            folder="safety_lock",
+            title="per-head directions toward refusal, added in front of the attention output",
+            paper="SafetyLock (Zhu et al., arXiv 2410.10343)",
+            options=(
+                Option("heads", 24, "K: how many attention heads to steer.", 1),
+                Option("answer_tokens", 5, "r: last tokens of each answer that are read.", 1),
+                Option("folds", 5, "Folds of the probe's cross-validation, split by pair.", 2),
+                Option("repeats", 2, "Repetitions of the cross-validation.", 1),
+            ),
+        ),
+    )
+}
+
+
+def kind_of(name: str) -> Kind:
+    """Return the kind called ``name``.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    if name not in KINDS:
+        raise UsageError(f"expected a kind out of {sorted(KINDS)}, got {name!r}.")
+    return KINDS[name]
+
+
+def parse_body(bundle: Any) -> Any:
+    """Return the checked body of ``bundle`` (``artifact.bundle.Bundle``), whatever its kind."""
+    return kind_of(bundle.manifest.kind).verb("body").parse(bundle)

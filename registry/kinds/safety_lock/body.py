@@ -1,0 +1,215 @@
+"""The body of a safety lock: heads, unit directions, scales, and the strength that was measured.
+
+Rules, all checked together and all reported:
+- each direction has unit length and only finite values; each sigma is finite and above 0;
+- no head twice; every layer and head exists in the geometry; head_dim is the geometry's;
+- a strength lies in the closed range that was measured inside the budget; ``None`` until then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from registry.artifact.schema import require_schema, validate
+from registry.errors import ConfirmationRequiredError, SchemaViolationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+
+    from registry.artifact.bundle import Bundle
+
+SCHEMA = "safelatch/safety-lock/v1"
+UNIT_TOLERANCE = 1e-3
+"""Largest ``| ||theta|| - 1 |`` accepted: directions stored in fp16 round by about 6e-4."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockBody:
+    """A checked safety lock.
+
+    Attributes:
+        heads: Chosen (layer, head) pairs, 0-based query heads, best probe first; K of them.
+        directions: Unit vectors toward refusal, fp32 [K, head_dim].
+        sigma: Standard deviation of the projections on each direction, fp32 [K], in units of
+            the activations.
+        head_dim: Width of a head in front of the output projection.
+        alpha: Strength, dimensionless; ``None`` until calibrated.
+        alpha_range: Closed range [0, most] that was measured inside the budget; ``None`` until
+            calibrated.
+        answer_tokens: r, how many last tokens of each answer were read.
+        probe: How the heads were chosen, with accuracies per chosen head.
+        form: ``constant``: the shift is added at every position.
+    """
+
+    heads: tuple[tuple[int, int], ...]
+    directions: np.ndarray
+    sigma: np.ndarray
+    head_dim: int
+    alpha: float | None
+    alpha_range: tuple[float, float] | None
+    answer_tokens: int
+    probe: Mapping[str, Any]
+    form: str = "constant"
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that are touched, ascending."""
+        return tuple(sorted({layer for layer, _ in self.heads}))
+
+    def of_layer(self, layer: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (head, sigma * theta) of ``layer``, fp32 [head_dim], heads ascending."""
+        for index in sorted(range(len(self.heads)), key=lambda i: self.heads[i]):
+            if self.heads[index][0] == layer:
+                yield self.heads[index][1], self.sigma[index] * self.directions[index]
+
+    def strength(self, alpha: float | None = None, *, allow_unsafe: bool = False) -> float:
+        """Return the strength to apply: ``alpha``, or the calibrated one.
+
+        Raises:
+            ConfirmationRequiredError: uncalibrated, negative, or outside the measured range,
+                and ``allow_unsafe`` is not set.
+        """
+        chosen = self.alpha if alpha is None else float(alpha)
+        if chosen is None:
+            raise ConfirmationRequiredError(
+                "expected a calibrated alpha, this lock has none.",
+                hint="Measure one: safelatch calibrate DIR, or NAME@VERSION",
+            )
+        low, high = self.alpha_range or (0.0, 0.0)
+        if not low <= chosen <= high and not allow_unsafe:
+            raise ConfirmationRequiredError(
+                f"expected alpha within the measured range [{low:g}, {high:g}], got {chosen:g}. "
+                "A negative alpha removes refusals; a large one refuses everything.",
+                hint="Take the calibrated alpha, or confirm with allow_unsafe=True.",
+            )
+        return chosen
+
+    def calibrated(self, alpha: float, alpha_range: tuple[float, float]) -> LockBody:
+        """Return this lock with a measured strength and range."""
+        return replace(self, alpha=alpha, alpha_range=alpha_range)
+
+    def to_manifest(self) -> dict[str, Any]:
+        """Return the ``body`` member of the manifest."""
+        return {
+            "schema": SCHEMA,
+            "form": self.form,
+            "site": "attention-output-input",
+            "sign": "toward-refusal",
+            "heads": len(self.heads),
+            "head_dim": self.head_dim,
+            "alpha": self.alpha,
+            "alpha_range": None if self.alpha_range is None else list(self.alpha_range),
+            "answer_tokens": self.answer_tokens,
+            "probe": dict(self.probe),
+        }
+
+    def to_tensors(self) -> dict[str, np.ndarray]:
+        """Return the tensors of the bundle: heads i32 [K,2], directions and sigma fp32."""
+        import numpy as np
+
+        return {
+            "heads": np.array(self.heads, dtype=np.int32).reshape(-1, 2),
+            "directions": np.asarray(self.directions, dtype=np.float32),
+            "sigma": np.asarray(self.sigma, dtype=np.float32),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return what people ask about this lock, for ``show`` and the audit."""
+        return {
+            "form": self.form,
+            "heads": [f"{layer}:{head}" for layer, head in self.heads],
+            "layers": list(self.layers),
+            "alpha": self.alpha,
+            "alpha_range": None if self.alpha_range is None else list(self.alpha_range),
+            "sigma": [round(float(value), 6) for value in self.sigma],
+        }
+
+
+def parse(bundle: Bundle) -> LockBody:
+    """Return the checked body of ``bundle``.
+
+    Raises:
+        UnsupportedSchemaVersionError, SchemaViolationError: with every violated rule.
+    """
+    document = dict(bundle.manifest.body)
+    require_schema(document, SCHEMA, what="safety-lock body")
+    validate(document, "safety_lock.v1", what="safety-lock body")
+    tensors = bundle.tensors()
+    findings = _shape_findings(tensors, document)
+    if not findings:
+        findings = _value_findings(tensors, bundle.manifest.geometry)
+        findings += _strength_findings(document)
+    if findings:
+        raise SchemaViolationError(
+            f"safety-lock body breaks {len(findings)} rule(s).",
+            findings,
+            hint="The artifact is unusable. Make it again: safelatch extract safety-lock BASE",
+        )
+    limits = document["alpha_range"]
+    return LockBody(
+        heads=tuple((int(layer), int(head)) for layer, head in tensors["heads"]),
+        directions=tensors["directions"],
+        sigma=tensors["sigma"],
+        head_dim=document["head_dim"],
+        alpha=document["alpha"],
+        alpha_range=None if limits is None else (float(limits[0]), float(limits[1])),
+        answer_tokens=document["answer_tokens"],
+        probe=document["probe"],
+        form=document["form"],
+    )
+
+
+def _shape_findings(tensors: Mapping[str, np.ndarray], document: dict[str, Any]) -> list[str]:
+    count, width = document["heads"], document["head_dim"]
+    expected = {
+        "heads": ("int32", (count, 2)),
+        "directions": ("float32", (count, width)),
+        "sigma": ("float32", (count,)),
+    }
+    findings = [f"unexpected tensor {name!r}" for name in sorted(set(tensors) - set(expected))]
+    for name, (dtype, shape) in expected.items():
+        array = tensors.get(name)
+        got = None if array is None else (array.dtype.name, array.shape)
+        if got != (dtype, shape):
+            findings.append(f"{name}: expected {dtype} {list(shape)}, got {got}")
+    return findings
+
+
+def _value_findings(tensors: Mapping[str, np.ndarray], geometry: Mapping[str, Any]) -> list[str]:
+    import numpy as np
+
+    heads = [(int(layer), int(head)) for layer, head in tensors["heads"]]
+    directions, sigma = tensors["directions"], tensors["sigma"]
+    repeated = sorted((head, times) for head, times in Counter(heads).items() if times > 1)
+    findings = [f"head {layer}:{head} appears {times} times" for (layer, head), times in repeated]
+    if directions.shape[1] != geometry["head_dim"]:
+        findings.append(
+            f"directions: expected head_dim {geometry['head_dim']}, got {directions.shape[1]}"
+        )
+    with np.errstate(all="ignore"):
+        norms = np.sqrt((directions.astype(np.float64) ** 2).sum(axis=1))
+    for (layer, head), norm, scale in zip(heads, norms, sigma, strict=True):
+        where = f"head {layer}:{head}"
+        if not (0 <= layer < geometry["layers"] and 0 <= head < geometry["heads"]):
+            findings.append(
+                f"{where}: expected layer below {geometry['layers']} and head below "
+                f"{geometry['heads']}"
+            )
+        if not np.isfinite(norm) or abs(norm - 1) > UNIT_TOLERANCE:
+            findings.append(f"{where}: expected a direction of length 1, got {norm:g}")
+        if not (np.isfinite(scale) and scale > 0):
+            findings.append(f"{where}: expected sigma above 0, got {scale:g}")
+    return findings
+
+
+def _strength_findings(document: dict[str, Any]) -> list[str]:
+    alpha, limits = document["alpha"], document["alpha_range"]
+    if (alpha is None) != (limits is None):
+        return [f"expected alpha and alpha_range together, got {alpha} and {limits}"]
+    if limits is not None and not limits[0] <= alpha <= limits[1]:
+        return [f"expected alpha within {limits}, got {alpha:g}"]
+    return []

@@ -1,0 +1,154 @@
+"""Make a safety lock from an aligned base model.
+
+Source: SafetyLock (arXiv 2410.10343), sections on probing, directions and intervention; the
+published code's faults (unseeded row splits, wrong token windows, fp16 statistics, arbitrary ties)
+are described in docs/safety-lock.md and done right here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import UsageError
+from registry.kinds.safety_lock._activations import head_rows
+from registry.kinds.safety_lock._calibrate import Budget, Calibration, calibrate, random_control
+from registry.kinds.safety_lock._probe import score_heads
+from registry.kinds.safety_lock.body import LockBody
+from registry.live.sites import model_geometry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor, nn
+
+    from registry.measure.prompts import Pair, PromptSet
+
+__all__ = ["Budget", "Calibration", "Extraction", "calibrate", "extract", "random_control"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What ``extract`` made.
+
+    Attributes:
+        body: The lock, uncalibrated.
+        receipt: What was measured while making it.
+        data: The data it was made from, for the manifest's provenance.
+    """
+
+    body: LockBody
+    receipt: dict[str, Any]
+    data: list[dict[str, Any]]
+
+
+def extract(
+    model: nn.Module,
+    tokenizer: Any,
+    pairs: PromptSet[Pair],
+    *,
+    seed: int,
+    options: Mapping[str, int | float],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Extraction:
+    """Find the heads that tell refusing from complying, their directions and scales.
+
+    Args:
+        model: The aligned base, read only.
+        tokenizer: Its fast tokenizer.
+        pairs: Questions with a refusing and a complying answer.
+        seed: Seed of the cross-validation's folds; recorded.
+        options: ``heads`` (K), ``answer_tokens`` (r), ``folds``, ``repeats``.
+        progress: Called with (stage, done, all).
+
+    Raises:
+        UsageError: too few usable pairs or heads for these options.
+        UnsupportedArchitectureError, GeometryError, ApplyError: the model cannot be read.
+    """
+    count, r = int(options["heads"]), int(options["answer_tokens"])
+    geometry = model_geometry(model)
+    if count > geometry.layers * geometry.heads:
+        raise UsageError(
+            f"expected at most {geometry.layers * geometry.heads} heads in this model, got {count}."
+        )
+    rows, used = head_rows(
+        model,
+        tokenizer,
+        pairs.rows,
+        geometry,
+        answer_tokens=r,
+        progress=_stage(progress, "reading activations"),
+    )
+    if len(used) < int(options["folds"]):
+        raise UsageError(
+            f"expected at least {options['folds']} usable pairs, got {len(used)} of {len(pairs)}.",
+            hint="Give more pairs with --data FILE, or lower --folds.",
+        )
+    scores = score_heads(
+        rows,
+        folds=int(options["folds"]),
+        repeats=int(options["repeats"]),
+        seed=seed,
+        progress=_stage(progress, "probing heads"),
+    )
+    chosen = scores.ranking()[:count]
+    directions, sigma = directions_and_scales(rows, chosen)
+    heads = tuple(divmod(index, geometry.heads) for index in chosen)
+    probe = {
+        "method": "logistic regression, L2, C=1, no standardisation; folds by pair",
+        "folds": min(int(options["folds"]), len(used)),
+        "repeats": int(options["repeats"]),
+        "accuracy": [round(float(scores.accuracy[index]), 6) for index in chosen],
+        "standard_error": [round(float(scores.standard_error[index]), 6) for index in chosen],
+        "median_accuracy": round(float(scores.accuracy.median()), 6),
+    }
+    body = LockBody(
+        heads=heads,
+        directions=directions.numpy(),
+        sigma=sigma.numpy(),
+        head_dim=geometry.head_dim,
+        alpha=None,
+        alpha_range=None,
+        answer_tokens=r,
+        probe=probe,
+    )
+    receipt = {"pairs": pairs.describe(), "pairs_used": len(used), "pairs_given": len(pairs)}
+    data = [{**pairs.describe(), "name": pairs.name, "digest": pairs.digest, "rows": len(pairs)}]
+    return Extraction(body, receipt, data)
+
+
+def directions_and_scales(rows: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor]:
+    """Return unit mean-difference directions fp32 [K, head_dim] and scales fp32 [K].
+
+    Source: SafetyLock: ``mu = mean(refusing) - mean(complying)``, ``theta = mu / ||mu||_2``, and
+    sigma the population standard deviation of all rows' projections on theta, both classes.
+    Means and deviations are taken in float64.
+
+    Args:
+        rows: [pairs, 2, r, layers, heads, head_dim], refusing first.
+        chosen: Head indices, layer * heads + head.
+
+    Raises:
+        UsageError: a chosen head does not differ between the answers at all.
+    """
+    picked = rows.flatten(3, 4)[:, :, :, chosen].double()  # [pairs, 2, r, K, head_dim]
+    refusing, complying = (picked[:, side].flatten(0, 1) for side in (0, 1))  # [rows, K, head_dim]
+    difference = refusing.mean(0) - complying.mean(0)
+    lengths = difference.norm(dim=1)
+    if not bool((lengths > 0).all()):
+        raise UsageError(
+            f"expected {len(chosen)} heads that tell the answers apart, "
+            f"got {int((lengths > 0).sum())}.",
+            hint="Lower --heads, or give pairs whose answers differ.",
+        )
+    directions = difference / lengths[:, None]
+    everything = picked.flatten(0, 2)  # [rows of both classes, K, head_dim]
+    projections = (everything * directions).sum(-1)
+    sigma = projections.std(0, unbiased=False)
+    return directions.float(), sigma.float()
+
+
+def _stage(
+    progress: Callable[[str, int, int], None] | None, name: str
+) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)

@@ -1,0 +1,20 @@
+"""A safety lock has no guard: it is added after training and leaves every weight trainable."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from registry.errors import UsageError
+
+
+def guard(_model: Any, _body: Any) -> NoReturn:
+    """Say that there is nothing to keep while training.
+
+    Raises:
+        UsageError: always.
+    """
+    raise UsageError(
+        "a safety-lock has no guard: it is applied after training and leaves every weight "
+        "trainable.",
+        hint="Train as you like, then load the result with: registry.load_protected(MODEL)",
+    )

@@ -1,0 +1,1 @@
+"""A model in memory: where its sites are, what flows through them, what is attached to them."""

@@ -1,0 +1,1 @@
+"""Where artifacts and models come from when they are not here."""

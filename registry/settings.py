@@ -1,0 +1,93 @@
+"""Settings: flags over environment over defaults, read once into one frozen value.
+
+SAFELATCH_HOME     folder of the default registry    (default: the user's data folder)
+SAFELATCH_DB       database URL                      (default: sqlite in SAFELATCH_HOME)
+SAFELATCH_BLOBS    folder of the stored bundles      (default: beside the SQLite file)
+SAFELATCH_CACHE    folder of fingerprints seen before (default: the user's cache folder)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where this process keeps things.
+
+    Attributes:
+        db_url: SQLAlchemy URL of the registry.
+        blobs: Folder of content-addressed files.
+        cache: Folder of fingerprints of files seen before; safe to delete.
+    """
+
+    db_url: str
+    blobs: Path
+    cache: Path
+
+    @classmethod
+    def load(cls, db_url: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+        """Return the settings of this process.
+
+        Args:
+            db_url: The value of ``--db``: a URL, or the path of a SQLite file; ``None`` for
+                the environment's or the default.
+            environ: Environment to read; the process's own by default.
+
+        Raises:
+            UsageError: a database server is named and no folder for blobs is.
+        """
+        env = os.environ if environ is None else environ
+        home = Path(env["SAFELATCH_HOME"]) if env.get("SAFELATCH_HOME") else _data_folder(env)
+        url = db_url or env.get("SAFELATCH_DB") or f"{_SQLITE}{home / 'registry.db'}"
+        if "://" not in url:
+            url = f"{_SQLITE}{Path(url).expanduser().absolute()}"
+        cache = Path(env["SAFELATCH_CACHE"]) if env.get("SAFELATCH_CACHE") else _cache_folder(env)
+        return cls(db_url=url, blobs=_blob_folder(url, env), cache=cache)
+
+    @property
+    def sqlite_path(self) -> Path | None:
+        """The SQLite file, or ``None`` when the registry is on a server or in memory."""
+        path = self.db_url.removeprefix(_SQLITE)
+        if path == self.db_url or not path or path == ":memory:":
+            return None
+        return Path(path)
+
+
+def _blob_folder(url: str, env: Mapping[str, str]) -> Path:
+    if env.get("SAFELATCH_BLOBS"):
+        return Path(env["SAFELATCH_BLOBS"])
+    path = url.removeprefix(_SQLITE)
+    if path != url and path and path != ":memory:":
+        return Path(path).with_name("blobs")
+    raise UsageError(
+        f"expected a folder for blobs beside the database {url.rpartition('@')[2]}, got none.",
+        hint="Name one: export SAFELATCH_BLOBS=/path/to/blobs",
+    )
+
+
+def _data_folder(env: Mapping[str, str]) -> Path:
+    if sys.platform == "win32":
+        return Path(env.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "safelatch"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support/safelatch"
+    return Path(env.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "safelatch"
+
+
+def _cache_folder(env: Mapping[str, str]) -> Path:
+    if sys.platform == "win32":
+        return _data_folder(env) / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/safelatch"
+    return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safelatch"

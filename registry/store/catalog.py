@@ -1,0 +1,300 @@
+"""The registry: one object through which everything else reads and writes the catalog.
+
+- Every change and its event are one transaction; what decides a change is read inside it.
+- Bytes are stored before the rows that name them: a crash leaves at most a file nobody names.
+- Nothing is migrated by opening; values come out, never rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry.digest import digest_bytes
+from registry.errors import SafelatchError, UsageError
+from registry.settings import Settings
+from registry.store import bases, blobs, events, migrate, publish, session, versions
+from registry.store.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+
+    from sqlalchemy import Engine
+    from typing_extensions import Self
+
+    from registry.artifact.manifest import Manifest
+    from registry.checkpoint.architecture import Geometry
+    from registry.checkpoint.record import BaseRecord
+    from registry.reference import Reference
+    from registry.store.values import Alias, Base, Line, State, Version
+
+_EVENT_OF_STATE = {
+    "active": "version.restore",
+    "yanked": "version.yank",
+    "revoked": "version.revoke",
+}
+
+
+class Registry(Journal):
+    """The catalog of base models, artifacts, checkpoints and events.
+
+    Made by ``open`` or ``create``; a context manager that closes its connections. One value may
+    be used by several threads, not across a fork.
+    """
+
+    def __init__(self, engine: Engine, store: blobs.BlobStore) -> None:
+        super().__init__(engine)
+        self._blobs = store
+
+    @classmethod
+    def open(cls, url: str | None = None, *, settings: Settings | None = None) -> Registry:
+        """Open the registry.
+
+        Args:
+            url: Database URL or SQLite file; by default the environment's or the user's own.
+            settings: Settings read before, instead of ``url``.
+
+        Raises:
+            RegistryMissingError: there is none; make one with ``create``.
+            DatabaseOutdatedError: its tables are of another release.
+            StoreError: it cannot be reached, or is no registry.
+        """
+        return cls(*_connected(_settings(url, settings), create=False))
+
+    @classmethod
+    def create(cls, url: str | None = None, *, settings: Settings | None = None) -> Registry:
+        """Open the registry, making it first if it is a SQLite file that is not there.
+
+        Safe to repeat, and safe for several processes at once.
+
+        Raises:
+            DatabaseOutdatedError: its tables are of another release; or it is an empty database
+                on a server, whose tables only ``safelatch db upgrade`` makes.
+            StoreError: it cannot be reached or made, or is no registry.
+        """
+        return cls(*_connected(_settings(url, settings), create=True))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; safe to repeat."""
+        self._engine.dispose()
+
+    @property
+    def location(self) -> str:
+        """Where the registry is, without any password."""
+        return session.location(self._engine)
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether this registry can be read but not written here."""
+        return session.is_read_only(self._engine)
+
+    # Base models
+
+    def add_base(
+        self,
+        name: str,
+        record: BaseRecord,
+        record_bytes: bytes,
+        aliases: Iterable[Alias] = (),
+    ) -> Base:
+        """Register a base model; one with the same weights is returned as it is.
+
+        Args:
+            name: Unique name; kept from the first time when the weights are known already.
+            record: What was read from the checkpoint.
+            record_bytes: The record as ``base.safetensors``.
+            aliases: Other ways to name it; new ones are added to a known base too.
+
+        Raises:
+            VersionConflictError: another base has the name, or an alias that cannot move.
+            UsageError: the name or an alias cannot be one.
+        """
+        bases.require_base_name(name)
+        wanted = bases.require_aliases(aliases)
+        record_digest = digest_bytes(record_bytes)
+        with session.read(self._engine) as connection:
+            known = bases.by_weights(connection, record.weights)
+            if known is None:
+                bases.refuse_taken_name(connection, name, record.weights)
+        if known is None:
+            session.require_writable(self._engine)
+        if known is None or known.record == record_digest:
+            self._blobs.put(record_bytes)
+        if known is not None and set(wanted) <= set(known.aliases):
+            return known
+        with session.write(self._engine) as connection:
+            base = bases.by_weights(connection, record.weights)
+            if base is None:
+                blobs.remember(connection, record_digest, len(record_bytes))
+                base = bases.add(connection, name, record, record_digest)
+                detail = {"weights": base.weights, "record": record_digest}
+                events.log(connection, "base.register", base.name, detail)
+            added = bases.point(connection, base, wanted)
+            if added:
+                shown = [f"{alias.scheme}:{alias.value}" for alias in added]
+                events.log(connection, "base.alias", base.name, {"aliases": shown})
+            return bases.find(connection, base.weights)
+
+    def bases(self) -> list[Base]:
+        """Return all base models, by name."""
+        with session.read(self._engine) as connection:
+            return bases.everything(connection)
+
+    def base(self, text: str) -> Base:
+        """Return the base model that a name, digest, alias or digest prefix (8 or more) names.
+
+        Raises:
+            BaseNotFoundError: none, or more than one.
+        """
+        with session.read(self._engine) as connection:
+            return bases.find(connection, text)
+
+    def bases_like(self, geometry: Geometry) -> list[Base]:
+        """Return the base models of exactly this geometry: candidates, not evidence."""
+        with session.read(self._engine) as connection:
+            return bases.like(connection, geometry)
+
+    def base_record_bytes(self, base: Base) -> bytes:
+        """Return the stored record of ``base``, as it was given.
+
+        Raises:
+            CorruptStoreError: the file is gone.
+            DigestMismatchError: the file holds other bytes.
+        """
+        with session.read(self._engine) as connection:
+            size = blobs.stored_size(connection, base.record)
+        return self._blobs.get(base.record, size=size, what=f"record of base {base.name}")
+
+    # Artifacts
+
+    def add_version(
+        self, manifest: Manifest, files: Mapping[str, bytes], *, base_name: str
+    ) -> tuple[Version, bool]:
+        """Publish a version; return it and whether it is new here.
+
+        The same version with the same content again changes nothing but damaged files, which
+        are put back.
+
+        Args:
+            manifest: The parsed ``manifest.json``, with name and version.
+            files: Every file of the bundle by name, ``manifest.json`` included.
+            base_name: Name of the registered base; its weights are the manifest's.
+
+        Raises:
+            VersionConflictError: other content under this version, not newer than the newest
+                published one, or a line of another kind or base.
+            DigestMismatchError: the files are not the manifest's, or the base has other weights.
+            BaseNotFoundError: the base is not registered.
+        """
+        stored = publish.entries(manifest, files)
+        with session.read(self._engine) as connection:
+            base = bases.find(connection, base_name)
+            publish.conflicts(connection, manifest, base)
+        session.require_writable(self._engine)
+        for data in files.values():
+            self._blobs.put(data)
+        with session.write(self._engine) as connection:
+            known = publish.conflicts(connection, manifest, base)
+            if known is not None:
+                return known, False
+            base_id = bases.row_id(connection, base)
+            version = publish.add(connection, manifest, base_id, stored)
+            detail = {"digest": version.digest, "kind": version.kind, "base": base.weights}
+            events.log(connection, "version.publish", version.label, detail)
+            return version, True
+
+    def lines(self) -> list[Line]:
+        """Return all artifact lines, by name."""
+        with session.read(self._engine) as connection:
+            return versions.lines(connection)
+
+    def versions(self, name: str) -> list[Version]:
+        """Return the versions of a line, newest first, whatever their state.
+
+        Raises:
+            ArtifactNotFoundError: there is no such line.
+        """
+        with session.read(self._engine) as connection:
+            return versions.require_line(connection, name)
+
+    def resolve(self, reference: Reference) -> Version:
+        """Return the version that ``reference`` names; see ``store.versions`` for the rules.
+
+        Raises:
+            ArtifactNotFoundError: no such line, or no artifact of this digest.
+            VersionNotFoundError: the line has no such version, or none that is active.
+            EvidenceError: the version is revoked.
+            UsageError: the reference names another place than the registry.
+        """
+        with session.read(self._engine) as connection:
+            return versions.resolve(connection, reference)
+
+    def versions_for_base(self, weights: str) -> list[Version]:
+        """Return what each line made from these weights resolves to, by name."""
+        with session.read(self._engine) as connection:
+            return versions.for_base(connection, weights)
+
+    def bundle_files(self, version: Version) -> dict[str, bytes]:
+        """Return every file of the version, read once and checked against its digest.
+
+        Raises:
+            CorruptStoreError: a file or its row is gone.
+            DigestMismatchError: a file holds other bytes.
+        """
+        with session.read(self._engine) as connection:
+            entries = versions.files_of(connection, version)
+        return {
+            path: self._blobs.get(digest, size=size, what=f"{version.label} {path}")
+            for path, digest, size in entries
+        }
+
+    def set_state(self, version: Version, state: State, reason: str | None = None) -> Version:
+        """Yank, restore or revoke a version; return it as it is now. No change, no event.
+
+        Raises:
+            VersionConflictError: it is revoked, which is final.
+            UsageError: a revocation without a reason.
+        """
+        if state == "revoked" and not reason:
+            raise UsageError(
+                f"expected a reason to revoke {version.label}, got none.",
+                hint=f"Say why: safelatch revoke {version.label} --reason TEXT",
+            )
+        with session.write(self._engine) as connection:
+            if publish.set_state(connection, version, state, reason):
+                detail = {"digest": version.digest, "reason": reason}
+                events.log(connection, _EVENT_OF_STATE[state], version.label, detail)
+            return versions.by_digest(connection, version.digest)
+
+
+def _settings(url: str | None, settings: Settings | None) -> Settings:
+    if settings is None:
+        return Settings.load(url)
+    if url is not None:
+        raise TypeError("expected url or settings, got both")
+    return settings
+
+
+def _connected(settings: Settings, *, create: bool) -> tuple[Engine, blobs.BlobStore]:
+    engine = session.connect(settings, create=create)
+    try:
+        if settings.sqlite_path is not None and migrate.current(engine) is None:
+            if not create:
+                raise session.missing(settings.sqlite_path)
+            migrate.upgrade(engine)
+        migrate.require_current(engine)
+    except SafelatchError:
+        engine.dispose()
+        raise
+    return engine, blobs.BlobStore(settings.blobs)

@@ -1,0 +1,190 @@
+"""Artifact lines and their versions: publishing, yanking, revoking (reading is ``versions``).
+
+Every function takes a connection in the writing transaction of ``catalog.Registry``.
+
+- A line has one name, one kind and one base. Its versions increase (PEP 440) and never change.
+- The same version with the same digest again is no error and no change.
+- A state may go back and forth between active and yanked; revoked is final.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert, select, update
+
+from registry.digest import Digest, require_digest
+from registry.errors import (
+    DigestMismatchError,
+    SchemaViolationError,
+    UnsafeFormatError,
+    UsageError,
+    VersionConflictError,
+)
+from registry.store._order import order_key
+from registry.store.blobs import remember
+from registry.store.tables import artifacts, inserted_id, plain, version_files, versions
+from registry.store.versions import FILE_NAME, MANIFEST, by_digest, of_line, select_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Connection, Row
+
+    from registry.artifact.manifest import Manifest
+    from registry.store.values import Base, State, Version
+
+_REMAKE = "Get it again: safelatch pull REMOTE, or make it again: safelatch extract"
+
+
+def entries(manifest: Manifest, files: Mapping[str, bytes]) -> list[tuple[str, Digest, int]]:
+    """Return name, digest and size of each file; refuse files that are not the manifest's.
+
+    Raises:
+        UsageError: the manifest is a draft.
+        UnsafeFormatError: a file is missing, is not covered, or has the name of a path.
+        DigestMismatchError: a file has other bytes than the manifest says.
+    """
+    label = "@".join(_label(manifest))
+    expected = {MANIFEST, *manifest.files}
+    if set(files) != expected or not all(map(FILE_NAME.fullmatch, expected)):
+        raise UnsafeFormatError(
+            f"{label}: expected the files {sorted(expected)}, got {sorted(files)}.", hint=_REMAKE
+        )
+    digests = {MANIFEST: manifest.digest}
+    digests.update({name: entry.digest for name, entry in manifest.files.items()})
+    for name, data in files.items():
+        require_digest(data, digests[name], what=f"{label} {name}", hint=_REMAKE)
+    return [(name, digests[name], len(data)) for name, data in sorted(files.items())]
+
+
+def conflicts(connection: Connection, manifest: Manifest, base: Base) -> Version | None:
+    """Return the version if this very artifact is published; refuse what contradicts it.
+
+    Raises:
+        DigestMismatchError: the artifact was made from other weights than the base's.
+        VersionConflictError: the line is of another kind or base, the version exists with other
+            content, or it is not newer than the newest published one.
+    """
+    name, version = _label(manifest)
+    if manifest.base_weights != base.weights:
+        raise DigestMismatchError(
+            f"{name}@{version}: expected a base with weights {manifest.base_weights}, "
+            f"got {base.name} with {base.weights}.",
+            hint="Register the base it was made from: safelatch base add MODEL",
+        )
+    line = connection.execute(select_lines().where(artifacts.c.name == name)).one_or_none()
+    if line is not None:
+        _require_line(line, manifest, base)
+    published = of_line(connection, name)  # newest first
+    key = order_key(version)
+    for other in published:
+        if order_key(other.version) == key:
+            if other.digest == manifest.digest:
+                return other
+            raise VersionConflictError(
+                f"{other.label} is published as {other.digest}, got {manifest.digest}.",
+                hint="A published version never changes. "
+                f"Publish a newer one than {published[0].version}.",
+            )
+    if published and order_key(published[0].version) > key:
+        raise VersionConflictError(
+            f"expected a version newer than {published[0].label}, got {version}.",
+            hint=f"Versions of a line increase. Publish a newer one than {published[0].version}.",
+        )
+    return None
+
+
+def add(
+    connection: Connection,
+    manifest: Manifest,
+    base_id: int,
+    files: Iterable[tuple[str, Digest, int]],
+) -> Version:
+    """Insert the version and, for a first one, its line; ``conflicts`` has answered ``None``.
+
+    Args:
+        connection: The writing transaction in which ``conflicts`` was asked.
+        manifest: The parsed manifest.
+        base_id: Row of the base.
+        files: Name, digest and size of every file of the bundle, all stored.
+    """
+    name, version = _label(manifest)
+    now = dt.datetime.now(dt.timezone.utc)
+    line_id = connection.scalar(select(artifacts.c.id).where(artifacts.c.name == name))
+    if line_id is None:
+        line = insert(artifacts).values(
+            name=name, kind=manifest.kind, base_id=base_id, created_at=now
+        )
+        line_id = inserted_id(connection.execute(line))
+    row = insert(versions).values(
+        artifact_id=line_id,
+        version=version,
+        version_order=order_key(version),
+        manifest_digest=manifest.digest,
+        not_before=_moment("not_before", manifest.not_before),
+        expires_at=_moment("expires", manifest.expires),
+        published_at=now,
+    )
+    version_id = inserted_id(connection.execute(row))
+    for path, digest, size in files:
+        remember(connection, digest, size)
+        connection.execute(
+            insert(version_files).values(version_id=version_id, path=path, blob=digest)
+        )
+    return by_digest(connection, manifest.digest)
+
+
+def set_state(connection: Connection, version: Version, state: State, reason: str | None) -> bool:
+    """Give the version a state; return whether that changed anything.
+
+    Raises:
+        VersionConflictError: it is revoked, which is final.
+    """
+    present = by_digest(connection, version.digest)
+    if present.state == "revoked" and state != "revoked":
+        raise VersionConflictError(
+            f"{present.label}: expected it to stay revoked ({present.state_reason}), got {state}.",
+            hint="Publish a newer version.",
+        )
+    text = None if reason is None else plain(reason)
+    if (present.state, present.state_reason) == (state, text) or present.state == "revoked":
+        return False
+    row = versions.c.manifest_digest == version.digest
+    connection.execute(update(versions).where(row).values(state=state, state_reason=text))
+    return True
+
+
+def _label(manifest: Manifest) -> tuple[str, str]:
+    if manifest.name is None or manifest.version is None:
+        raise UsageError(
+            "expected an artifact with a name and a version, got a draft.",
+            hint="Give it both: safelatch publish DIR --name NAME --version V",
+        )
+    return manifest.name, manifest.version
+
+
+def _require_line(line: Row[Any], manifest: Manifest, base: Base) -> None:
+    for what, expected, got in (
+        ("kind", line.kind, manifest.kind),
+        ("base", line.weights, base.weights),
+    ):
+        if expected != got:
+            raise VersionConflictError(
+                f"line {line.name!r}: expected {what} {expected}, got {got}.",
+                hint="A line has one kind and one base. Publish under another name: --name NAME",
+            )
+
+
+def _moment(member: str, text: str | None) -> dt.datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        moment = None
+    if moment is None or moment.utcoffset() is None:
+        finding = f"$.validity.{member}: expected a time such as 2030-01-31T00:00:00Z, got {text!r}"
+        raise SchemaViolationError("manifest.json:", [finding])
+    return moment

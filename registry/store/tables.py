@@ -1,0 +1,301 @@
+"""The tables of the registry, as SQLAlchemy Core metadata.
+
+- A closed set is a CHECK, not a database enum: a later migration only replaces a constraint.
+- A digest column accepts ``blake3:`` and 64 lower-case hex digits, nothing else.
+- Times are UTC with a time zone on both databases. What is free text has no length;
+  what has a length is checked before it gets here, because SQLite would not.
+- JSON is text in canonical form: what was hashed is what is stored.
+- ``migrations/`` is the history of this module; ``migrate.check`` says when they differ.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.engine import Dialect
+
+STATES: Final = ("active", "yanked", "revoked")
+ALIAS_SCHEMES: Final = ("name", "path", "hub", "sha256-set")
+REPORT_KINDS: Final = ("lineage", "check", "inspect", "audit")
+BASE_NAME_LIMIT: Final = 255
+ALIAS_LIMIT: Final = 1024  # an index entry of PostgreSQL holds at most 2,704 bytes
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[dt.datetime]):
+    """A moment: aware in Python, UTC in the database."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> Any:
+        """Return the moment in UTC; a time without a zone is refused."""
+        if value is None:
+            return None
+        if value.utcoffset() is None:
+            raise ValueError(f"expected a time with a time zone, got {value.isoformat()}")
+        utc = value.astimezone(dt.timezone.utc)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> dt.datetime | None:  # noqa: ARG002
+        """Return the moment with its zone, UTC."""
+        if value is None:
+            return None
+        moment: dt.datetime = value
+        if moment.tzinfo is None:
+            return moment.replace(tzinfo=dt.timezone.utc)
+        return moment.astimezone(dt.timezone.utc)
+
+
+class PlainText(TypeDecorator[str]):
+    """Free text of any length that both databases can hold: see ``plain``."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Return the text with what cannot be stored escaped."""
+        return None if value is None else plain(value)
+
+
+def plain(text: str) -> str:
+    r"""Return ``text`` with NUL and undecodable file-name bytes as ``\x00``, ``\udc80``."""
+    escaped = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return escaped.replace("\x00", "\\x00")
+
+
+def plain_json(value: Any) -> Any:
+    """Return the JSON ``value`` with every text in it made ``plain``."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, dict):
+        return {plain(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    return value
+
+
+def inserted_id(result: Any) -> int:
+    """Return the row that an ``insert`` of one row made."""
+    return int(result.inserted_primary_key[0])
+
+
+ROW_ID = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's rowid alias is INTEGER only
+DIGEST = String(71)
+# A byte-wise order everywhere: a server's locale would sort the key of versions differently.
+ORDER_KEY = String(512).with_variant(String(512, collation="C"), "postgresql")
+
+
+def _digest_check(column: str) -> CheckConstraint:
+    return CheckConstraint(
+        f"length({column}) = 71 AND substr({column}, 1, 7) = 'blake3:' "
+        f"AND ltrim(substr({column}, 8), '0123456789abcdef') = ''",
+        name=f"{column}_digest",
+    )
+
+
+def _closed(column: str, values: Iterable[str]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def _key() -> Column[int]:
+    return Column("id", ROW_ID, primary_key=True, autoincrement=True)
+
+
+def _blob(name: str, *, nullable: bool = False) -> Column[str]:
+    return Column(name, DIGEST, ForeignKey("blobs.digest"), nullable=nullable)
+
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("digest", DIGEST, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    _digest_check("digest"),
+    CheckConstraint("size >= 0", name="size_natural"),
+)
+
+bases = Table(
+    "bases",
+    metadata,
+    _key(),
+    Column("weights", DIGEST, nullable=False, unique=True),
+    Column("name", String(BASE_NAME_LIMIT), nullable=False, unique=True),
+    Column("family", String(64), nullable=False),
+    Column("layers", Integer, nullable=False),
+    Column("heads", Integer, nullable=False),
+    Column("kv_heads", Integer, nullable=False),
+    Column("head_dim", Integer, nullable=False),
+    Column("hidden_size", Integer, nullable=False),
+    Column("config_digest", DIGEST, nullable=False),
+    Column("tokenizer", DIGEST),
+    Column("chat_template", DIGEST),
+    _blob("record_blob"),
+    Column("created_at", UtcDateTime, nullable=False),
+    _digest_check("weights"),
+    _digest_check("config_digest"),
+    _digest_check("tokenizer"),
+    _digest_check("chat_template"),
+    CheckConstraint(
+        "layers > 0 AND heads > 0 AND kv_heads > 0 AND head_dim > 0 AND hidden_size > 0",
+        name="geometry_positive",
+    ),
+    Index(
+        "ix_bases_geometry", "family", "layers", "heads", "kv_heads", "head_dim", "hidden_size"
+    ),
+)  # fmt: skip
+
+aliases = Table(
+    "aliases",
+    metadata,
+    _key(),
+    Column("base_id", ROW_ID, ForeignKey("bases.id"), nullable=False, index=True),
+    Column("scheme", String(16), nullable=False),
+    Column("value", String(ALIAS_LIMIT), nullable=False, index=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    _closed("scheme", ALIAS_SCHEMES),
+    UniqueConstraint("scheme", "value"),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    _key(),
+    Column("name", String(96), nullable=False, unique=True),
+    Column("kind", String(64), nullable=False),
+    Column("base_id", ROW_ID, ForeignKey("bases.id"), nullable=False, index=True),
+    Column("sequence", BigInteger, nullable=False, server_default="0"),
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("sequence >= 0", name="sequence_natural"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    _key(),
+    Column("artifact_id", ROW_ID, ForeignKey("artifacts.id"), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("version_order", ORDER_KEY, nullable=False),
+    Column("manifest_digest", DIGEST, nullable=False, unique=True),
+    Column("state", String(16), nullable=False, server_default="active"),
+    Column("state_reason", PlainText),
+    _blob("signature_blob", nullable=True),
+    Column("key_id", String(128)),
+    Column("not_before", UtcDateTime),
+    Column("expires_at", UtcDateTime),
+    Column("published_at", UtcDateTime, nullable=False),
+    _digest_check("manifest_digest"),
+    _closed("state", STATES),
+    UniqueConstraint("artifact_id", "version"),
+    UniqueConstraint("artifact_id", "version_order"),
+)
+
+version_files = Table(
+    "version_files",
+    metadata,
+    Column("version_id", ROW_ID, ForeignKey("versions.id"), nullable=False),
+    Column("path", String(128), nullable=False),
+    _blob("blob"),
+    PrimaryKeyConstraint("version_id", "path"),
+    Index(None, "blob"),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    _key(),
+    Column("weights", DIGEST, nullable=False, unique=True),
+    Column("base_id", ROW_ID, ForeignKey("bases.id"), index=True),
+    Column("relation", PlainText, nullable=False),
+    Column("evidence_level", Integer, nullable=False),
+    Column("distance", Double),
+    Column("config_digest", DIGEST),
+    Column("locator", PlainText),
+    Column("first_seen", UtcDateTime, nullable=False),
+    Column("last_seen", UtcDateTime, nullable=False),
+    _digest_check("weights"),
+    _digest_check("config_digest"),
+    CheckConstraint("evidence_level BETWEEN 0 AND 4", name="evidence_level_known"),
+    CheckConstraint("distance >= 0", name="distance_natural"),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    _key(),
+    Column("checkpoint_id", ROW_ID, ForeignKey("checkpoints.id"), nullable=False),
+    Column("version_id", ROW_ID, ForeignKey("versions.id"), index=True),
+    Column("kind", String(16), nullable=False),
+    Column("verdict", PlainText, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("tool_version", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    _closed("kind", REPORT_KINDS),
+    Index(None, "checkpoint_id", "kind"),
+)
+
+applications = Table(
+    "applications",
+    metadata,
+    _key(),
+    Column("checkpoint_id", ROW_ID, ForeignKey("checkpoints.id"), nullable=False, index=True),
+    Column("version_id", ROW_ID, ForeignKey("versions.id"), index=True),
+    Column("manifest_digest", DIGEST, nullable=False, index=True),
+    Column("kind", String(64), nullable=False),
+    Column("alpha", Double),
+    Column("device", PlainText, nullable=False),
+    Column("applied_at", UtcDateTime, nullable=False),
+    Column("verified_at", UtcDateTime),
+    Column("evidence", Text, nullable=False),
+    Column("policy", PlainText, nullable=False),
+    _digest_check("manifest_digest"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("sequence", ROW_ID, primary_key=True, autoincrement=False),
+    Column("at", String(27), nullable=False),  # the hashed text itself: 2030-01-31T12:00:00.000000Z
+    Column("actor", PlainText, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", PlainText, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("previous_digest", DIGEST, nullable=False),
+    Column("digest", DIGEST, nullable=False, unique=True),
+    _digest_check("previous_digest"),
+    _digest_check("digest"),
+    CheckConstraint("sequence > 0", name="sequence_positive"),
+)

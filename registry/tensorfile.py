@@ -1,0 +1,157 @@
+"""The safetensors wire format: a strict reader of headers, without torch and without a library.
+
+A file is 8 bytes of little-endian header length, a JSON header, and the tensors' bytes. The
+common readers accept duplicate names, holes and headers of any size; this one accepts what the
+format's own text allows and nothing else:
+
+- the header is strict JSON, at most ``limit`` bytes, every tensor named once;
+- dtype is known, shape is a list of non-negative integers, and the byte range is exactly
+  ``prod(shape) * itemsize``;
+- ranges cover the data from its first to its last byte without overlap or hole.
+
+See docs/decisions/0002-tensorfile.md for why both rooms that read tensors share this wall.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from registry.digest import parse_json
+from registry.errors import UnsafeFormatError
+
+HEADER_LIMIT = 100_000_000
+"""Most bytes of a checkpoint's header: what the reference implementation accepts."""
+
+ARTIFACT_HEADER_LIMIT = 1 << 20
+"""Most bytes of an artifact's header: ours hold a handful of tensors."""
+
+ITEM_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
+    "U32": 32, "I32": 32, "F32": 32,
+    "U64": 64, "I64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+"""Bits per element of each dtype the format names and this project reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor of a file: ``data[begin:end]`` after the header, row-major, little-endian."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.end - self.begin
+
+    @property
+    def numel(self) -> int:
+        """Number of elements; 1 for a 0-d tensor."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A parsed header.
+
+    Attributes:
+        entries: The tensors, sorted by name.
+        metadata: The free text of ``__metadata__``; never part of an identity.
+        data_start: Offset in the file at which the tensors' bytes begin.
+    """
+
+    entries: tuple[TensorEntry, ...]
+    metadata: dict[str, str]
+    data_start: int
+
+
+def header_length(prefix: bytes, *, what: str, limit: int) -> int:
+    """Return the length of the JSON header from the first 8 bytes of a file.
+
+    Raises:
+        UnsafeFormatError: fewer than 8 bytes, or a header over ``limit``.
+    """
+    if len(prefix) < 8:
+        raise UnsafeFormatError(f"{what}: expected a safetensors file, got {len(prefix)} bytes.")
+    (length,) = struct.unpack_from("<Q", prefix)
+    if length > limit:
+        raise UnsafeFormatError(
+            f"{what}: expected a header of at most {limit:,} bytes, got {length:,}."
+        )
+    return int(length)
+
+
+def parse_header(header: bytes, *, file_size: int, what: str, limit: int = HEADER_LIMIT) -> Header:
+    """Parse the JSON ``header`` (without its 8-byte length) of a file of ``file_size`` bytes.
+
+    Raises:
+        UnsafeFormatError: any rule of this module is broken; every broken rule is listed.
+    """
+    document = parse_json(header, what=f"{what} header", limit=limit)
+    if not isinstance(document, dict):
+        raise UnsafeFormatError(f"{what}: expected a JSON object as header.")
+    data_start = 8 + len(header)
+    metadata = document.pop("__metadata__", {})
+    findings: list[str] = []
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        findings.append("__metadata__ is not an object of strings")
+        metadata = {}
+    entries = []
+    for name, fields in document.items():
+        entry = _entry(name, fields, findings)
+        if entry is not None:
+            entries.append(entry)
+    _check_coverage(entries, file_size - data_start, findings)
+    if findings:
+        shown = "".join(f"\n  {finding}" for finding in findings[:20])
+        more = f"\n  and {len(findings) - 20} more" if len(findings) > 20 else ""
+        raise UnsafeFormatError(f"{what}: the header breaks the safetensors format:{shown}{more}")
+    return Header(tuple(sorted(entries, key=lambda e: e.name)), metadata, data_start)
+
+
+def _entry(name: str, fields: Any, findings: list[str]) -> TensorEntry | None:
+    label = repr(name[:120])
+    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
+        findings.append(f"{label}: expected exactly dtype, shape and data_offsets")
+        return None
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
+        findings.append(f"{label}: unknown dtype {str(dtype)[:40]!r}")
+        return None
+    if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
+        findings.append(f"{label}: shape and data_offsets must be non-negative integers")
+        return None
+    entry = TensorEntry(name, dtype, tuple(shape), offsets[0], offsets[1])
+    expected = entry.numel * ITEM_BITS[dtype] // 8
+    if entry.nbytes != expected:
+        findings.append(
+            f"{label}: {dtype} {list(shape)} takes {expected:,} bytes, "
+            f"data_offsets span {entry.nbytes:,}"
+        )
+        return None
+    return entry
+
+
+def _whole_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _check_coverage(entries: list[TensorEntry], data_size: int, findings: list[str]) -> None:
+    position = 0
+    for entry in sorted(entries, key=lambda e: (e.begin, e.end)):
+        if entry.begin != position:
+            word = "overlaps the tensor before it" if entry.begin < position else "leaves a hole"
+            findings.append(
+                f"{entry.name[:120]!r}: begins at {entry.begin:,}, {word} ({position:,})"
+            )
+        position = max(position, entry.end)
+    if position != data_size and not findings:
+        findings.append(f"tensors end at byte {position:,} of the data, the file has {data_size:,}")

@@ -1,0 +1,95 @@
+"""Registered bases, and finding the one that a checkpoint descends from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.artifact.bundle import read_payloads, write_payloads
+from registry.checkpoint.lineage import Lineage, judge
+from registry.checkpoint.record import BaseRecord
+from registry.errors import BaseNotFoundError
+from registry.reference import suggest_name
+
+if TYPE_CHECKING:
+    from registry.store.catalog import Registry
+    from registry.store.values import Base
+    from registry.workflows.identify import Identified
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """A registered base and how a checkpoint stands to it."""
+
+    base: Base
+    lineage: Lineage
+
+
+def add_base(registry: Registry, model: Identified, name: str | None = None) -> Base:
+    """Register the weights of ``model`` as a base and return it; the same weights are no news.
+
+    Args:
+        registry: Where.
+        model: The base, read completely.
+        name: What to call it; the folder's or repository's name by default.
+    """
+    chosen = name or suggest_name(Path(model.locator).resolve().name if model.commit is None
+                                  else model.locator.rpartition("/")[2])  # fmt: skip
+    aliases = [("path", str(model.path.resolve()))]
+    if model.commit is not None:
+        aliases.append(("hub", f"{model.locator}@{model.commit}"))
+    payload = write_payloads(model.record.to_tensors())
+    return registry.add_base(chosen, model.record, payload, aliases=aliases)
+
+
+def base_record(registry: Registry, base: Base) -> BaseRecord:
+    """Return the stored record of ``base``, checked."""
+    payload = registry.base_record_bytes(base)
+    return BaseRecord.from_tensors(read_payloads(payload, what=f"record of {base.name}"))
+
+
+def descents(
+    registry: Registry, record: BaseRecord, *, max_distance: float = 0.25
+) -> list[Descent]:
+    """Return every registered base of this geometry with its measured lineage, nearest first."""
+    found = [
+        Descent(base, judge(base_record(registry, base), record, max_distance=max_distance))
+        for base in registry.bases_like(record.geometry)
+    ]
+    return sorted(found, key=lambda d: (-d.lineage.level, d.lineage.distance, d.base.name))
+
+
+def describe(lineage: Lineage) -> str:
+    """Return what a lineage says, in words with its figure."""
+    words = {
+        "identical": "the base itself",
+        "derived": f"a fine-tune at distance {lineage.distance:.3g}",
+        "unrelated": f"of the same shapes with other weights, at distance {lineage.distance:.3g}",
+        "other-structure": f"of another structure ({len(lineage.missing)} tensors missing, "
+        f"{len(lineage.reshaped)} of another shape)",
+    }
+    return words[lineage.relation]
+
+
+def find_base(registry: Registry, model: Identified) -> Descent:
+    """Return the base that ``model`` descends from, on measured evidence.
+
+    Raises:
+        BaseNotFoundError: no registered base is within the distance bounds; the nearest is named.
+    """
+    candidates = descents(registry, model.record)
+    for candidate in candidates:
+        if candidate.lineage.relation in {"identical", "derived"}:
+            return candidate
+    geometry = model.record.geometry
+    nearest = "none has its geometry"
+    if candidates:
+        closest = min(candidates, key=lambda d: d.lineage.distance)
+        nearest = f"the nearest, {closest.base.name}, is {describe(closest.lineage)}"
+    raise BaseNotFoundError(
+        f"expected a registered base for {model.locator} ({geometry.family}, {geometry.layers} "
+        f"layers, {geometry.heads} heads); of {len(registry.bases())} registered, {nearest}.",
+        hint="Register its base: safelatch base add MODEL, or get a lock that brings its base "
+        "along: load_protected(..., artifacts=['file:///path/to/bundle'])",
+    )

@@ -1,0 +1,203 @@
+"""One call: load a fine-tune with its base's protection on it, verified, or not at all.
+
+Everything about files is settled before the model is loaded, everything about the model before it
+is returned:
+
+    whose child is it -> which artifacts -> are they what was published -> do they fit
+    -> load -> is it what was checked -> do the directions point to refusal here
+    -> apply, all or nothing -> read back -> write it down
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal
+
+from registry.errors import (
+    ArtifactNotFoundError,
+    BaseNotFoundError,
+    NoProtectionError,
+    RegistryMissingError,
+    SafelatchError,
+    UsageError,
+)
+from registry.kinds import kind_of, parse_body
+from registry.reference import Reference
+from registry.settings import Settings
+from registry.workflows import journal
+from registry.workflows.bases import find_base
+from registry.workflows.check import check
+from registry.workflows.identify import identify
+from registry.workflows.open_model import open_model, open_tokenizer, require_plain_arguments
+from registry.workflows.protect import (
+    Protection,
+    applied_to,
+    apply_verified,
+    find_bundle,
+    open_registry,
+    unprotect,
+)
+from registry.workflows.publish import stored_bundle
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedModel
+
+    from registry.artifact.bundle import Bundle
+    from registry.store.catalog import Registry
+    from registry.workflows.identify import Identified
+
+Policy = Literal["enforce", "warn"]
+
+
+def load_protected(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    artifacts: Sequence[str | Reference] | None = None,
+    registry: Registry | str | None = None,
+    policy: Policy = "enforce",
+    **from_pretrained_kwargs: Any,
+) -> PreTrainedModel:
+    """Load a fine-tune and put its base's safety artifacts on it.
+
+    Args:
+        model: Folder or Hub id of the fine-tune.
+        revision: Hub revision; resolved to a commit once.
+        artifacts: References or bundle folders to apply; by default the active version of every
+            line that the registry holds for the measured base.
+        registry: A ``Registry`` or its URL; the default one otherwise. Not needed when every
+            artifact is a folder.
+        policy: ``enforce`` raises unless at least one artifact is verified on the model; ``warn``
+            returns the model without protection, with a warning and an event.
+        **from_pretrained_kwargs: Passed to ``AutoModelForCausalLM.from_pretrained``.
+
+    Returns:
+        The plain model. ``model.safelatch`` says what was applied and when it was read back.
+
+    Raises:
+        NoProtectionError: nothing fits, under ``enforce``; the text says what to do.
+        BaseModelMismatchError, GeometryError: an artifact does not belong to this checkpoint.
+        EvidenceError: an artifact or the loaded model is not what was checked.
+    """
+    if policy not in {"enforce", "warn"}:
+        raise UsageError(f"expected policy 'enforce' or 'warn', got {policy!r}.")
+    require_plain_arguments(from_pretrained_kwargs)
+    with ExitStack() as stack:
+        opened = _open(stack, registry, needed=artifacts is None)
+        identified = identify(model, settings=Settings.load(), revision=revision)
+        try:
+            bundles, base_name = _choose(opened, registry, identified, artifacts)
+        except NoProtectionError as error:
+            if policy == "enforce":
+                journal.event(opened, "load.refuse", identified, {"reason": error.message})
+                raise
+            return _unprotected(opened, identified, error, from_pretrained_kwargs)
+        reports = [check(bundle, identified.record) for bundle in bundles]
+        journal.reports(opened, identified, bundles, reports)
+        for report in reports:
+            report.require()
+        loaded = open_model(identified, **from_pretrained_kwargs)
+        _apply_all(loaded, identified, bundles)
+        handles = applied_to(loaded)
+        done = list(zip(bundles, reports, handles, strict=True))
+        recorded = journal.applications(opened, identified, str(loaded.device), policy, done)
+        loaded.safelatch = Protection(
+            applied=handles,
+            checkpoint=identified.record.weights,
+            base=base_name or bundles[0].manifest.base.name,
+            lineage=reports[0].lineage.to_dict(),
+            policy=policy,
+            recorded=recorded,
+        )
+        return loaded
+
+
+def _open(stack: ExitStack, registry: Registry | str | None, *, needed: bool) -> Registry | None:
+    try:
+        return stack.enter_context(open_registry(registry))
+    except RegistryMissingError as error:
+        if needed:
+            raise NoProtectionError(
+                f"expected a registry to find protection in, got none: {error.message}",
+                hint="Create one and add the base: safelatch init, then safelatch base add MODEL; "
+                "or name a bundle: load_protected(..., artifacts=['file:///path/to/bundle'])",
+            ) from error
+        return None
+
+
+def _choose(
+    opened: Registry | None,
+    registry: Registry | str | None,
+    model: Identified,
+    artifacts: Sequence[str | Reference] | None,
+) -> tuple[list[Bundle], str | None]:
+    """Return the bundles to apply and the base's name in the registry."""
+    if artifacts is not None:
+        if not artifacts or isinstance(artifacts, str):
+            raise UsageError(f"expected a list of at least one artifact, got {artifacts!r}.")
+        try:
+            return [find_bundle(name, opened or registry) for name in artifacts], None
+        except ArtifactNotFoundError as error:
+            raise NoProtectionError(error.message, hint=error.hint) from error
+    if opened is None:
+        raise NoProtectionError("expected a registry, got none.", hint="Create one: safelatch init")
+    try:
+        descent = find_base(opened, model)
+    except BaseNotFoundError as error:
+        raise NoProtectionError(error.message, hint=error.hint) from error
+    versions = opened.versions_for_base(descent.base.weights)
+    if not versions:
+        raise NoProtectionError(
+            f"expected an active artifact for the base {descent.base.name}, the registry has none.",
+            hint="Make and publish one: safelatch extract safety-lock "
+            f"{descent.base.name} --out DIR, then calibrate and publish.",
+        )
+    kinds = [version.kind for version in versions]
+    for kind in set(kinds):
+        if kinds.count(kind) > 1:
+            names = ", ".join(v.label for v in versions if v.kind == kind)
+            raise NoProtectionError(
+                f"expected one {kind} for the base {descent.base.name}, got {names}.",
+                hint=f"Name one: load_protected(..., artifacts=[{versions[0].label!r}])",
+            )
+    exact = [Reference("digest", location=version.digest) for version in versions]
+    return [stored_bundle(opened, reference)[0] for reference in exact], descent.base.name
+
+
+def _apply_all(loaded: Any, model: Identified, bundles: Sequence[Bundle]) -> None:
+    """Check what must hold before each artifact goes on, then apply all of them, or none."""
+
+    def tokenizer() -> Any:
+        return open_tokenizer(model)
+
+    met = [
+        kind_of(bundle.manifest.kind)
+        .verb("verify")
+        .precondition(loaded, tokenizer, parse_body(bundle))
+        for bundle in bundles
+    ]
+    try:
+        for bundle, found in zip(bundles, met, strict=True):
+            apply_verified(loaded, bundle, precondition=found)
+    except SafelatchError:
+        unprotect(loaded)
+        raise
+
+
+def _unprotected(
+    opened: Registry | None, model: Identified, error: SafelatchError, arguments: dict[str, Any]
+) -> PreTrainedModel:
+    loaded = open_model(model, **arguments)
+    recorded = journal.event(opened, "load.unprotected", model, {"reason": error.message})
+    loaded.safelatch = Protection(
+        (), checkpoint=model.record.weights, policy="warn", recorded=recorded
+    )
+    warnings.warn(
+        f"{model.locator} is loaded WITHOUT protection (policy='warn'): {error.message}",
+        stacklevel=3,
+    )
+    return loaded

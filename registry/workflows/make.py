@@ -1,0 +1,163 @@
+"""Make an artifact from a base model, and measure the strength it may be used at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from registry import __version__
+from registry.artifact.bundle import make_bundle
+from registry.artifact.manifest import BaseIdentity, Manifest
+from registry.digest import short
+from registry.errors import BaseModelMismatchError
+from registry.kinds import kind_of, parse_body
+from registry.measure.prompts import load_pairs, load_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from registry.artifact.bundle import Bundle
+    from registry.measure.prompts import Pair, PromptSet
+    from registry.workflows.identify import Identified
+
+    Progress = Callable[[str, int, int], None]
+
+
+def extract(
+    kind: str,
+    base: Identified,
+    model: Any,
+    tokenizer: Any,
+    *,
+    base_name: str,
+    seed: int,
+    options: Mapping[str, int | float],
+    pairs: PromptSet[Pair] | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Return a draft bundle of ``kind`` made from a base model.
+
+    Args:
+        kind: Name of the kind.
+        base: The base as it was read.
+        model: The same base, live.
+        tokenizer: Its tokenizer.
+        base_name: What to call the base in the manifest; a declaration.
+        seed: Seed of every random choice; recorded.
+        options: The kind's options (``KINDS[kind].options``).
+        pairs: Preference pairs; the packaged ones of split ``make`` by default.
+        progress: Called with (stage, done, all).
+    """
+    given = load_pairs().split("make") if pairs is None else pairs
+    made = (
+        kind_of(kind)
+        .verb("extract")
+        .extract(model, tokenizer, given, seed=seed, options=options, progress=progress)
+    )
+    record = base.record
+    created = timestamp()
+    manifest = Manifest(
+        kind=kind,
+        created=created,
+        base=BaseIdentity(
+            name=base_name,
+            weights=record.weights,
+            config=record.config_digest,
+            tokenizer=record.tokenizer,
+            chat_template=record.chat_template,
+        ),
+        geometry=record.geometry.to_dict(),
+        body=made.body.to_manifest(),
+        files={},
+        receipts=({"type": "extraction", "created": created, **made.receipt},),
+        provenance={
+            "tool": tool_versions(),
+            "seed": seed,
+            "data": made.data,
+            "options": dict(options),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": model.device.type,
+        },
+    )
+    return make_bundle(manifest, made.body.to_tensors(), record.to_tensors())
+
+
+def calibrate(
+    bundle: Bundle,
+    base: Identified,
+    model: Any,
+    tokenizer: Any,
+    *,
+    budget: Any,
+    seed: int,
+    limit: int | None = None,
+    max_new_tokens: int = 40,
+    grid: tuple[float, ...] | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Return ``bundle`` with a measured strength and the receipt of its sweep, as a draft.
+
+    Args:
+        bundle: A draft or a published bundle.
+        base: The base it was made from, as read.
+        model: The same base, live; unlocked before and after.
+        tokenizer: Its tokenizer.
+        budget: What protection may cost (the kind's ``Budget``).
+        seed: Seed of the random control; recorded.
+        limit: Use only the first this many prompts of each set; recorded.
+        max_new_tokens: Length of the answers that are scored.
+        grid: Strengths to try; the kind's by default.
+        progress: Called with (stage, done, all).
+
+    Raises:
+        BaseModelMismatchError: ``base`` is not the base of ``bundle``.
+        CalibrationError: no strength is within the budget.
+    """
+    promised = bundle.manifest.base
+    if base.record.weights != promised.weights:
+        raise BaseModelMismatchError(
+            f"expected the base {promised.name} ({short(promised.weights)}), got {base.locator} "
+            f"({short(base.record.weights)}): strength is measured on the base itself.",
+            hint="Name the base with --base MODEL.",
+        )
+    body = parse_body(bundle)
+    sets = {
+        name: load_prompts(name).split("calibrate") for name in ("harmful", "harmless", "scary")
+    }
+    if limit is not None:
+        sets = {name: prompts.first(limit) for name, prompts in sets.items()}
+    extra: dict[str, Any] = {} if grid is None else {"grid": grid}
+    calibration = kind_of(bundle.manifest.kind).verb("extract").calibrate(
+        model, tokenizer, body, **sets, budget=budget, seed=seed,
+        max_new_tokens=max_new_tokens, progress=progress, **extra,
+    )  # fmt: skip
+    receipt = {
+        "type": "calibration",
+        "created": timestamp(),
+        "tool": tool_versions(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        **calibration.receipt,
+    }
+    kept = [r for r in bundle.manifest.receipts if r["type"] != "calibration"]
+    return bundle.with_manifest(
+        replace(
+            bundle.manifest,
+            name=None,
+            version=None,
+            body=calibration.body.to_manifest(),
+            receipts=(*kept, receipt),
+        )
+    )
+
+
+def timestamp() -> str:
+    """Return now, UTC, to the second."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the versions a receipt needs to be understood later."""
+    packages = ("torch", "transformers", "tokenizers", "numpy")
+    return {"safelatch": __version__, **{package: version(package) for package in packages}}

@@ -1,0 +1,280 @@
+"""Put an artifact onto a model that is in memory, read it back, take it off again.
+
+- The base is checked on the live weights themselves: a model too far from the artifact's base is
+  refused with the measured distance.
+- Applying and reading back are one step: what cannot be verified is taken off and raised.
+- ``model.safelatch`` says what is on the model, in the four words: applied, and verified with the
+  time of the reading. It is a convenience; the truth is what ``verify()`` reads from the model.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.artifact.bundle import Bundle, read_bundle
+from registry.checkpoint.record import BaseRecord
+from registry.errors import BaseModelMismatchError, SafelatchError, UsageError, VersionConflictError
+from registry.kinds import kind_of, parse_body
+from registry.live.compare import live_distance
+from registry.reference import Reference
+from registry.workflows.check import require_own_base
+from registry.workflows.make import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from registry.store.catalog import Registry
+
+
+@dataclass(slots=True)
+class Applied:
+    """An artifact that is on a live model.
+
+    Attributes:
+        label: ``name@version`` of the artifact.
+        digest: Its identity.
+        kind: Its kind.
+        alpha: Strength that was applied.
+        applied_at: When, UTC.
+        verified_at: When the model was last read back and found to carry it; ``None`` if never.
+        evidence: What that reading found.
+        precondition: What the kind found on the model before applying; ``None`` if not asked.
+    """
+
+    label: str
+    digest: str
+    kind: str
+    alpha: float
+    applied_at: str
+    verified_at: str | None
+    evidence: dict[str, Any]
+    precondition: dict[str, Any] | None
+    _model: Any
+    _body: Any
+    _application: Any
+
+    def verify(self) -> dict[str, Any]:
+        """Read the model back and return the evidence.
+
+        Raises:
+            VerificationError: the artifact is not on the model as it prescribes; from then on
+                ``verified_at`` is ``None``.
+        """
+        self.verified_at = None
+        found = kind_of(self.kind).verb("verify").verify(self._model, self._body, self._application)
+        self.evidence = found.to_dict()
+        self.verified_at = timestamp()
+        return self.evidence
+
+    def undo(self) -> None:
+        """Take the artifact off; every tensor is again what it was, bit for bit."""
+        kind_of(self.kind).verb("apply").undo(self._model, self._application)
+        remaining = [entry for entry in applied_to(self._model) if entry is not self]
+        self._model.safelatch = Protection(tuple(remaining))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "artifact": self.label,
+            "digest": self.digest,
+            "kind": self.kind,
+            "alpha": self.alpha,
+            "applied_at": self.applied_at,
+            "verified_at": self.verified_at,
+            "evidence": self.evidence,
+            "precondition": self.precondition,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What ``model.safelatch`` says.
+
+    Attributes:
+        applied: The artifacts on the model, in order.
+        checkpoint: Weights digest of the checkpoint, when it was loaded from files.
+        base: Name of its base.
+        lineage: Measured lineage, as a document.
+        policy: Policy of the load; ``None`` for ``protect``.
+        recorded: Whether the event log knows.
+    """
+
+    applied: tuple[Applied, ...]
+    checkpoint: str | None = None
+    base: str | None = None
+    lineage: dict[str, Any] | None = None
+    policy: str | None = None
+    recorded: bool = False
+
+    @property
+    def verified(self) -> bool:
+        """Whether every artifact was read back, and there is at least one."""
+        return bool(self.applied) and all(entry.verified_at for entry in self.applied)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "applied": [entry.to_dict() for entry in self.applied],
+            "verified": self.verified,
+            "checkpoint": self.checkpoint,
+            "base": self.base,
+            "lineage": self.lineage,
+            "policy": self.policy,
+            "recorded": self.recorded,
+        }
+
+
+def protect(
+    model: Any,
+    artifact: Bundle | Reference | str | os.PathLike[str],
+    *,
+    alpha: float | None = None,
+    allow_unsafe: bool = False,
+    registry: Registry | str | None = None,
+) -> Applied:
+    """Apply ``artifact`` to a live model, read it back, and return the handle.
+
+    Args:
+        model: A transformers model with plain weights, a fine-tune of the artifact's base.
+        artifact: A bundle, its folder, or a reference.
+        alpha: Strength; the calibrated one by default.
+        allow_unsafe: Accept a strength outside the measured range.
+        registry: Where references are looked up; the default registry when needed.
+
+    Raises:
+        BaseModelMismatchError: the model is too far from the artifact's base.
+        SafelatchError: see the kind's ``apply`` and ``verify``; the model is as it was.
+    """
+    bundle = artifact if isinstance(artifact, Bundle) else find_bundle(artifact, registry)
+    base = BaseRecord.from_tensors(bundle.base_tensors())
+    require_own_base(bundle, base)
+    distance = live_distance(model, base)
+    bound = bundle.manifest.compatibility.max_distance
+    if distance > bound:
+        raise BaseModelMismatchError(
+            f"{bundle.manifest.label}: expected a fine-tune of {bundle.manifest.base.name} within "
+            f"distance {bound:g}, the model in memory is at distance {distance:.3g}.",
+            hint="See what there is for its base: safelatch list",
+        )
+    return apply_verified(model, bundle, alpha=alpha, allow_unsafe=allow_unsafe)
+
+
+def apply_verified(
+    model: Any,
+    bundle: Bundle,
+    *,
+    alpha: float | None = None,
+    allow_unsafe: bool = False,
+    precondition: dict[str, Any] | None = None,
+) -> Applied:
+    """Apply a bundle that was checked against this model; raise, with it off, if unverified."""
+    manifest = bundle.manifest
+    kind, body = kind_of(manifest.kind), parse_body(bundle)
+    application = kind.verb("apply").apply(
+        model,
+        body,
+        owner=f"{manifest.label} ({manifest.digest})",
+        alpha=alpha,
+        allow_unsafe=allow_unsafe,
+    )
+    handle = Applied(
+        label=manifest.label,
+        digest=manifest.digest,
+        kind=manifest.kind,
+        alpha=application.alpha,
+        applied_at=timestamp(),
+        verified_at=None,
+        evidence={},
+        precondition=precondition,
+        _model=model,
+        _body=body,
+        _application=application,
+    )
+    model.safelatch = Protection((*applied_to(model), handle))
+    try:
+        handle.verify()
+    except SafelatchError:
+        handle.undo()
+        raise
+    return handle
+
+
+@contextmanager
+def protected(
+    model: Any, artifact: Bundle | Reference | str | os.PathLike[str], **options: Any
+) -> Iterator[Applied]:
+    """Apply ``artifact`` inside the block and take it off after it; options as ``protect``."""
+    handle = protect(model, artifact, **options)
+    try:
+        yield handle
+    finally:
+        handle.undo()
+
+
+def unprotect(model: Any) -> int:
+    """Take every artifact off ``model`` and return how many there were."""
+    handles = applied_to(model)
+    for handle in reversed(handles):
+        handle.undo()
+    return len(handles)
+
+
+def applied_to(model: Any) -> tuple[Applied, ...]:
+    """Return the handles of the artifacts on ``model``."""
+    protection = getattr(model, "safelatch", None)
+    return protection.applied if isinstance(protection, Protection) else ()
+
+
+def find_bundle(
+    artifact: Reference | str | os.PathLike[str], registry: Registry | str | None = None
+) -> Bundle:
+    """Return the checked bundle that ``artifact`` names.
+
+    Raises:
+        ArtifactNotFoundError, VersionNotFoundError: it is not there.
+        EvidenceError: its bytes are not what was published.
+    """
+    reference = (
+        artifact
+        if isinstance(artifact, Reference)
+        else Reference.parse_or_path(os.fspath(artifact))
+    )
+    if reference.scheme == "file":
+        return _bundle_in_folder(reference)
+    if reference.scheme == "hf":
+        raise UsageError(
+            f"expected a bundle in the registry or a folder, got {reference}: this release "
+            "does not pull.",
+            hint=f"Fetch it first: hf download {reference.location} --local-dir DIR",
+        )
+    from registry.workflows.publish import stored_bundle
+
+    with open_registry(registry) as opened:
+        return stored_bundle(opened, reference)[0]
+
+
+def _bundle_in_folder(reference: Reference) -> Bundle:
+    bundle = read_bundle(Path(reference.location))
+    expected = (reference.name, reference.version or bundle.manifest.version)
+    if reference.name is not None and expected != (bundle.manifest.name, bundle.manifest.version):
+        wanted = reference.name + (f"@{reference.version}" if reference.version else "")
+        raise VersionConflictError(
+            f"{reference.location}: expected {wanted}, the bundle is {bundle.manifest.label}."
+        )
+    return bundle
+
+
+@contextmanager
+def open_registry(registry: Registry | str | None) -> Iterator[Registry]:
+    """Yield ``registry``, opening it (and closing it after) when a URL or nothing is given."""
+    from registry.store.catalog import Registry as Opened
+
+    if isinstance(registry, Opened):
+        yield registry
+        return
+    with Opened.open(registry) as opened:
+        yield opened

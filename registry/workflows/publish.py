@@ -1,0 +1,77 @@
+"""Give a bundle its line and version, and put it into the registry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry.artifact.bundle import check_files, read_bundle
+from registry.checkpoint.record import BaseRecord
+from registry.errors import UsageError
+from registry.kinds import parse_body
+from registry.workflows.check import require_own_base
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from registry.artifact.bundle import Bundle
+    from registry.reference import Reference
+    from registry.store.catalog import Registry
+    from registry.store.values import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version in the registry, and whether this call put it there."""
+
+    version: Version
+    is_new: bool
+
+
+def publish(registry: Registry, folder: Path, *, name: str, version: str) -> Published:
+    """Publish the bundle at ``folder`` as ``name@version``.
+
+    The bundle is checked completely first: digests, schema, the kind's own rules, and that its
+    base record is of the base it names. The same content again is no news; other content under
+    a published version is refused.
+
+    Raises:
+        EvidenceError: the bundle is not what it says.
+        VersionConflictError: the version exists with other content, or is not the newest.
+        UsageError: the bundle carries another name or version already.
+    """
+    bundle = read_bundle(folder)
+    manifest = bundle.manifest
+    named = bundle.named(name, version)
+    if manifest.name is not None and manifest.label != named.manifest.label:
+        raise UsageError(
+            f"expected a draft or a bundle of {named.manifest.label}, got {manifest.label}.",
+            hint=f"Publish it as what it is: --name {manifest.name} --version {manifest.version}",
+        )
+    parse_body(named)
+    record = BaseRecord.from_tensors(named.base_tensors())
+    require_own_base(named, record)
+    base = registry.add_base(
+        _free_name(registry, manifest.base.name, record), record, named.files["base.safetensors"]
+    )
+    stored, is_new = registry.add_version(named.manifest, named.files, base_name=base.name)
+    return Published(stored, is_new)
+
+
+def stored_bundle(registry: Registry, reference: Reference) -> tuple[Bundle, Version]:
+    """Return the bundle that ``reference`` names in the registry, checked again, and its version.
+
+    Raises:
+        ArtifactNotFoundError, VersionNotFoundError: nothing of this name.
+        EvidenceError: revoked, or its bytes are not what was published.
+    """
+    version = registry.resolve(reference)
+    return check_files(registry.bundle_files(version), expected=version.digest), version
+
+
+def _free_name(registry: Registry, declared: str, record: BaseRecord) -> str:
+    """Return a name for the bundle's base: the declared one unless another base holds it."""
+    taken = {base.name: base.weights for base in registry.bases()}
+    if taken.get(declared, record.weights) == record.weights:
+        return declared
+    return f"{declared}-{record.weights.removeprefix('blake3:')[:8]}"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from math import prod
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.tiny_models import llama_config, tensor_shapes
+
+from registry.checkpoint.architecture import read_geometry
+from registry.checkpoint.config import computation_fields, config_digest
+from registry.checkpoint.record import BaseRecord, Entry, entries_json
+from registry.checkpoint.sketch import positions
+from registry.digest import digest_bytes
+from registry.errors import SafelatchError
+from registry.tensorfile import ITEM_BITS
+
+NAMES = st.text(min_size=1, max_size=30).filter(str.isprintable)
+SHAPES = st.lists(st.integers(0, 50), max_size=3).map(tuple)
+DIGESTS = st.binary(max_size=4).map(digest_bytes)
+
+
+@st.composite
+def records(draw):
+    config = llama_config(
+        num_hidden_layers=draw(st.integers(1, 2)), vocab_size=draw(st.integers(1, 40))
+    )
+    shapes = draw(st.dictionaries(NAMES, SHAPES, max_size=4)) | tensor_shapes(config)
+    geometry = read_geometry(shapes, config)
+    dtypes = st.sampled_from(sorted(ITEM_BITS))
+    entries = tuple(Entry(n, draw(dtypes), s, draw(DIGESTS)) for n, s in sorted(shapes.items()))
+    fill = draw(st.integers(0, 255))
+    fields = computation_fields(config, geometry)
+    return BaseRecord(
+        weights=digest_bytes(entries_json(entries)),
+        entries=entries,
+        samples={entry.name: bytes([fill]) * entry.sample_bytes for entry in entries},
+        config=fields,
+        config_digest=config_digest(fields),
+        tokenizer=draw(st.none() | DIGESTS),
+        chat_template=draw(st.none() | DIGESTS),
+        geometry=geometry,
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(records())
+def test_every_record_round_trips(record):
+    payloads = record.to_tensors()
+    assert BaseRecord.from_tensors(payloads) == record
+    assert BaseRecord.from_tensors(payloads).to_tensors() == payloads
+
+
+@settings(max_examples=100, deadline=None)
+@given(records(), st.data())
+def test_one_changed_byte_of_the_documents_never_gives_the_same_record(record, data):
+    payloads = record.to_tensors()
+    name = data.draw(st.sampled_from(["record", "entries"]))
+    changed = bytearray(payloads[name])
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        read = BaseRecord.from_tensors(payloads | {name: bytes(changed)})
+    except SafelatchError:
+        return
+    assert name == "record"  # entries cannot change under their digest
+    assert read != record
+
+
+@settings(max_examples=200, deadline=None)
+@given(NAMES, st.lists(st.integers(1, 2**16), max_size=3).map(tuple), st.integers(1, 2000))
+def test_positions_are_sorted_unique_and_inside(name, shape, count):
+    where = positions(name, shape, count)
+    assert len(where) == min(count, prod(shape))
+    assert (where[1:] > where[:-1]).all()
+    assert where[0] >= 0
+    assert where[-1] < prod(shape)

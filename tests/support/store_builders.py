@@ -1,0 +1,70 @@
+"""Small real values for tests of the store: base records, manifests and their files."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from registry.artifact.manifest import BaseIdentity, FileEntry, Manifest
+from registry.checkpoint.architecture import Geometry
+from registry.digest import Digest, digest_bytes
+
+GEOMETRY = Geometry(
+    family="llama", layers=2, heads=4, kv_heads=2, head_dim=16, hidden_size=64
+)  # fmt: skip
+
+
+def digest_of(tag: str) -> Digest:
+    """Return a digest that belongs to ``tag``."""
+    return digest_bytes(tag.encode())
+
+
+def make_record(tag: str = "base", geometry: Geometry = GEOMETRY) -> Any:
+    """Return the fields of a base record that the store reads."""
+    return SimpleNamespace(
+        weights=digest_of(tag),
+        config_digest=digest_of(f"{tag} config"),
+        tokenizer=digest_of(f"{tag} tokenizer"),
+        chat_template=None,
+        geometry=geometry,
+    )
+
+
+def make_bundle(
+    name: str | None = "lock",
+    version: str | None = "1.0.0",
+    *,
+    base: str = "base",
+    kind: str = "safety_lock",
+    tensors: bytes = b"tensors",
+    **changes: Any,
+) -> tuple[Manifest, dict[str, bytes]]:
+    """Return a manifest and the files it covers, ``manifest.json`` included."""
+    files = {"tensors.safetensors": tensors, "base.safetensors": f"record of {base}".encode()}
+    manifest = Manifest(
+        kind=kind,
+        created="2030-01-01T00:00:00Z",
+        base=BaseIdentity(
+            name=base,
+            weights=digest_of(base),
+            config=digest_of(f"{base} config"),
+            tokenizer=None,
+            chat_template=None,
+        ),
+        geometry=GEOMETRY.to_dict(),
+        body={},
+        files={n: FileEntry(digest_bytes(data), len(data)) for n, data in files.items()},
+        provenance={},
+        name=name,
+        version=version,
+        **changes,
+    )
+    return manifest, {"manifest.json": manifest.to_bytes(), **files}
+
+
+def publish(registry: Any, name: str, version: str, **changes: Any) -> Any:
+    """Publish a version, its base registered first; return the version."""
+    base = changes.get("base", "base")
+    registry.add_base(base, make_record(base), f"record of {base}".encode())
+    manifest, files = make_bundle(name, version, **changes)
+    return registry.add_version(manifest, files, base_name=base)[0]

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry.digest import digest_bytes
+from registry.errors import CorruptStoreError, DigestMismatchError, StoreError
+from registry.store.blobs import BlobStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs")
+
+
+def test_bytes_come_back_from_a_file_named_by_their_digest(store: BlobStore) -> None:
+    digest = store.put(b"hello")
+    value = digest.removeprefix("blake3:")
+    assert store.path(digest) == store.folder / value[:2] / value
+    assert store.get(digest, size=5, what="x") == b"hello"
+    assert stat.S_IMODE(store.path(digest).stat().st_mode) == 0o444
+
+
+def test_putting_again_leaves_the_file_alone(store: BlobStore) -> None:
+    digest = store.put(b"hello")
+    before = store.path(digest).stat()
+    assert store.put(b"hello") == digest
+    assert store.path(digest).stat().st_ino == before.st_ino
+
+
+def test_a_changed_file_is_refused_and_put_back_by_putting_again(store: BlobStore) -> None:
+    digest = store.put(b"hello")
+    path = store.path(digest)
+    path.chmod(0o644)
+    path.write_bytes(b"hellO")
+    with pytest.raises(DigestMismatchError, match=f"expected {digest}") as caught:
+        store.get(digest, size=5, what="lock@1 tensors")
+    assert "safelatch pull" in str(caught.value.hint)
+    store.put(b"hello")
+    assert store.get(digest, size=5, what="x") == b"hello"
+
+
+@pytest.mark.parametrize("data", [b"hell", b"hello!", b"", b"hello" * 1000])
+def test_a_file_of_another_size_is_refused(store: BlobStore, data: bytes) -> None:
+    digest = store.put(b"hello")
+    store.path(digest).chmod(0o644)
+    store.path(digest).write_bytes(data)
+    with pytest.raises(DigestMismatchError):
+        store.get(digest, size=5, what="x")
+
+
+def test_a_grown_file_is_not_read_whole(store: BlobStore) -> None:
+    digest = store.put(b"hello")
+    store.path(digest).chmod(0o644)
+    with store.path(digest).open("r+b") as stream:
+        stream.truncate(1 << 40)  # a sparse terabyte
+    with pytest.raises(DigestMismatchError, match=r"\(6 bytes\)"):
+        store.get(digest, size=5, what="x")
+
+
+def test_a_missing_file_says_how_to_get_it_again(store: BlobStore) -> None:
+    digest = digest_bytes(b"never put")
+    with pytest.raises(CorruptStoreError, match="found none") as caught:
+        store.get(digest, size=9, what="x")
+    assert "safelatch publish" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("text", ["../../etc/passwd", "blake3:../x", "blake3:" + "A" * 64, ""])
+def test_only_a_digest_becomes_a_path(store: BlobStore, text: str) -> None:
+    with pytest.raises(DigestMismatchError, match="expected blake3:"):
+        store.get(text, size=1, what="x")
+
+
+def test_a_failed_write_leaves_no_file(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(StoreError, match="No space left on device"):
+        store.put(b"hello")
+    assert [path for path in store.folder.rglob("*") if path.is_file()] == []
+
+
+def test_a_reader_never_sees_half_a_file(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store.path(digest_bytes(b"hello"))
+    seen: list[bool] = []
+    fsync = os.fsync
+
+    def look(descriptor: int) -> None:
+        seen.append(path.exists())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    store.put(b"hello")
+    assert seen == [False, True]  # the file is durable before it has its name, the name after
+
+
+def test_a_path_that_cannot_be_a_folder_is_an_error_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "blobs").write_text("a file")
+    with pytest.raises(StoreError, match="cannot write"):
+        BlobStore(tmp_path / "blobs").put(b"hello")
+    with pytest.raises(StoreError, match="cannot read"):
+        BlobStore(tmp_path / "blobs").get(digest_bytes(b"hello"), size=5, what="x")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from alembic import context
 
 from registry.settings import Settings
+from registry.store.columns import PlainText, UtcDateTime
 from registry.store.session import connect, write
-from registry.store.tables import PlainText, UtcDateTime, metadata
+from registry.store.tables import metadata
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -1,7 +1,7 @@
 """Prompt sets: what a model is asked, named so that a receipt can say exactly what it was.
 
-The packaged sets are our own (docs in ``prompts/``); a user's file has the same form, JSON lines
-with exactly these members::
+The packaged sets are this project's own; a user's file has the same form, JSON lines with
+exactly these members::
 
     {"id", "prompt", "form": "imperative"|"question", "topic", "split"}
     {"id", "prompt", "refusing", "complying", "form", "topic", "split"}        (pairs)

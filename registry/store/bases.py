@@ -12,13 +12,14 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import insert, or_, select, update
 
 from registry.digest import Digest, parse_digest
 from registry.errors import BaseNotFoundError, UsageError, VersionConflictError
-from registry.store.tables import ALIAS_LIMIT, ALIAS_SCHEMES, BASE_NAME_LIMIT, aliases, bases, plain
+from registry.store.columns import plain
+from registry.store.tables import ALIAS_LIMIT, ALIAS_SCHEMES, BASE_NAME_LIMIT, aliases, bases
 from registry.store.values import Alias, Base
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from registry.checkpoint.architecture import Geometry
     from registry.checkpoint.record import BaseRecord
+    from registry.store.values import AliasScheme
 
 _LIST = "List the base models: safelatch base list"
 _PREFIX = re.compile(r"(?:blake3:)?([0-9a-f]{8,64})")
@@ -50,21 +52,21 @@ def require_base_name(name: str) -> str:
     return name
 
 
-def require_aliases(wanted: Iterable[Alias]) -> list[Alias]:
-    """Return the aliases as they are stored.
+def require_aliases(pairs: Iterable[tuple[str, str]]) -> list[Alias]:
+    """Return the (scheme, value) pairs as the aliases they are stored as.
 
     Raises:
         UsageError: a scheme is unknown, or a value is empty or too long.
     """
     found = []
-    for alias in wanted:
-        value = plain(alias.value)
-        if alias.scheme not in ALIAS_SCHEMES or not 0 < len(value.encode()) <= ALIAS_LIMIT:
+    for scheme, text in pairs:
+        value = plain(text)
+        if scheme not in ALIAS_SCHEMES or not 0 < len(value.encode()) <= ALIAS_LIMIT:
             raise UsageError(
                 f"expected an alias ({', '.join(ALIAS_SCHEMES)}) of 1 to {ALIAS_LIMIT} bytes, "
-                f"got {alias.scheme!r}: {value[:80]!r}."
+                f"got {scheme!r}: {value[:80]!r}."
             )
-        found.append(Alias(alias.scheme, value))
+        found.append(Alias(cast("AliasScheme", scheme), value))
     return found
 
 

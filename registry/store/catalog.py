@@ -17,7 +17,6 @@ from registry.store.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from types import TracebackType
 
     from sqlalchemy import Engine
     from typing_extensions import Self
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from registry.checkpoint.architecture import Geometry
     from registry.checkpoint.record import BaseRecord
     from registry.reference import Reference
-    from registry.store.values import Alias, Base, Line, State, Version
+    from registry.store.values import Base, Line, State, Version
 
 _EVENT_OF_STATE = {
     "active": "version.restore",
@@ -77,12 +76,7 @@ class Registry(Journal):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -106,7 +100,7 @@ class Registry(Journal):
         name: str,
         record: BaseRecord,
         record_bytes: bytes,
-        aliases: Iterable[Alias] = (),
+        aliases: Iterable[tuple[str, str]] = (),
     ) -> Base:
         """Register a base model; one with the same weights is returned as it is.
 
@@ -114,7 +108,8 @@ class Registry(Journal):
             name: Unique name; kept from the first time when the weights are known already.
             record: What was read from the checkpoint.
             record_bytes: The record as ``base.safetensors``.
-            aliases: Other ways to name it; new ones are added to a known base too.
+            aliases: (scheme, value) pairs, see ``values.Alias``; new ones are added to a known
+                base too.
 
         Raises:
             VersionConflictError: another base has the name, or an alias that cannot move.

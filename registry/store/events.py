@@ -19,7 +19,8 @@ from sqlalchemy import insert, select
 
 from registry.digest import Digest, canonical_json, digest_json, parse_json
 from registry.errors import CorruptStoreError, UnsafeFormatError
-from registry.store.tables import events, plain, plain_json
+from registry.store.columns import plain, plain_json
+from registry.store.tables import events
 from registry.store.values import Event
 
 if TYPE_CHECKING:

@@ -16,7 +16,13 @@ from registry import __version__
 from registry.digest import Digest, canonical_json, digest_json, parse_digest
 from registry.errors import NotFoundError
 from registry.store import bases, events, session, versions
-from registry.store.tables import applications, artifacts, checkpoints, inserted_id, reports
+from registry.store.columns import inserted_id, plain_json
+from registry.store.tables import (
+    applications,
+    artifacts,
+    checkpoints,
+    reports,
+)
 from registry.store.tables import versions as version_rows
 from registry.store.values import Application, Report
 
@@ -102,6 +108,7 @@ class Journal:
             NotFoundError: there is no such checkpoint.
         """
         about = None if version is None else version.digest
+        plain_body = plain_json(body)
         with session.write(self._engine) as connection:
             weights = _weights(connection, checkpoint_id)
             connection.execute(
@@ -110,7 +117,7 @@ class Journal:
                     version_id=versions.row_id(connection, about),
                     kind=kind,
                     verdict=verdict,
-                    body=canonical_json(body).decode(),
+                    body=canonical_json(plain_body).decode(),
                     tool_version=__version__,
                     created_at=dt.datetime.now(dt.timezone.utc),
                 )
@@ -119,7 +126,7 @@ class Journal:
                 "kind": kind,
                 "verdict": verdict,
                 "artifact": about,
-                "body": digest_json(body),
+                "body": digest_json(plain_body),
             }
             events.log(connection, "report.record", weights, detail)
 
@@ -161,6 +168,7 @@ class Journal:
             "device": device,
             "policy": policy,
         }
+        found = plain_json(dict(evidence))
         times = {"applied_at": _aware(applied_at), "verified_at": _aware(verified_at)}
         with session.write(self._engine) as connection:
             weights = _weights(connection, checkpoint_id)
@@ -169,13 +177,13 @@ class Journal:
                 insert(applications).values(
                     checkpoint_id=checkpoint_id,
                     version_id=versions.row_id(connection, about),
-                    evidence=canonical_json(dict(evidence)).decode(),
+                    evidence=canonical_json(found).decode(),
                     **fields,
                     **times,
                 )
             )
             moments = {name: None if at is None else at.isoformat() for name, at in times.items()}
-            detail = {**fields, **moments, "evidence": digest_json(dict(evidence))}
+            detail = {**fields, **moments, "evidence": digest_json(found)}
             events.log(connection, "application.record", weights, detail)
 
     def applications(self, weights: str) -> list[Application]:

@@ -117,8 +117,13 @@ def _outdated(found: str | None, where: str) -> DatabaseOutdatedError:
             "which a newer release made.",
             hint="Install that release: pip install --upgrade safelatch",
         )
+    if found is None:
+        return DatabaseOutdatedError(
+            f"{where}: expected revision {HEAD}, got an empty database.",
+            hint="Make its tables: safelatch db upgrade",
+        )
     return DatabaseOutdatedError(
-        f"{where}: expected revision {HEAD}, got {found or 'none (the database is empty)'}.",
+        f"{where}: expected revision {HEAD}, got {found}.",
         hint="Back it up, then run: safelatch db upgrade",
     )
 

@@ -22,10 +22,12 @@ from registry.errors import (
     UsageError,
     VersionConflictError,
 )
+from registry.reference import require_name
 from registry.store._order import order_key
 from registry.store.blobs import remember
-from registry.store.tables import artifacts, inserted_id, plain, version_files, versions
-from registry.store.versions import FILE_NAME, MANIFEST, by_digest, of_line, select_lines
+from registry.store.columns import inserted_id, plain
+from registry.store.tables import artifacts, version_files, versions
+from registry.store.versions import FILE_NAME, MANIFEST, by_digest, select_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,21 +44,22 @@ def entries(manifest: Manifest, files: Mapping[str, bytes]) -> list[tuple[str, D
     """Return name, digest and size of each file; refuse files that are not the manifest's.
 
     Raises:
-        UsageError: the manifest is a draft.
+        UsageError: the manifest is a draft, or has no name that a line can have.
         UnsafeFormatError: a file is missing, is not covered, or has the name of a path.
         DigestMismatchError: a file has other bytes than the manifest says.
     """
-    label = "@".join(_label(manifest))
+    name, version = _label(manifest)
+    label = f"{require_name(name)}@{version}"
     expected = {MANIFEST, *manifest.files}
     if set(files) != expected or not all(map(FILE_NAME.fullmatch, expected)):
         raise UnsafeFormatError(
             f"{label}: expected the files {sorted(expected)}, got {sorted(files)}.", hint=_REMAKE
         )
     digests = {MANIFEST: manifest.digest}
-    digests.update({name: entry.digest for name, entry in manifest.files.items()})
-    for name, data in files.items():
-        require_digest(data, digests[name], what=f"{label} {name}", hint=_REMAKE)
-    return [(name, digests[name], len(data)) for name, data in sorted(files.items())]
+    digests.update({path: entry.digest for path, entry in manifest.files.items()})
+    for path, data in files.items():
+        require_digest(data, digests[path], what=f"{label} {path}", hint=_REMAKE)
+    return [(path, digests[path], len(data)) for path, data in sorted(files.items())]
 
 
 def conflicts(connection: Connection, manifest: Manifest, base: Base) -> Version | None:
@@ -77,21 +80,23 @@ def conflicts(connection: Connection, manifest: Manifest, base: Base) -> Version
     line = connection.execute(select_lines().where(artifacts.c.name == name)).one_or_none()
     if line is not None:
         _require_line(line, manifest, base)
-    published = of_line(connection, name)  # newest first
     key = order_key(version)
-    for other in published:
-        if order_key(other.version) == key:
-            if other.digest == manifest.digest:
-                return other
-            raise VersionConflictError(
-                f"{other.label} is published as {other.digest}, got {manifest.digest}.",
-                hint="A published version never changes. "
-                f"Publish a newer one than {published[0].version}.",
-            )
-    if published and order_key(published[0].version) > key:
+    mine = select(versions).join(artifacts, artifacts.c.id == versions.c.artifact_id)
+    mine = mine.where(artifacts.c.name == name).order_by(versions.c.version_order.desc()).limit(1)
+    same = connection.execute(mine.where(versions.c.version_order == key)).one_or_none()
+    if same is not None and same.manifest_digest == manifest.digest:
+        return by_digest(connection, manifest.digest)
+    if same is not None:
         raise VersionConflictError(
-            f"expected a version newer than {published[0].label}, got {version}.",
-            hint=f"Versions of a line increase. Publish a newer one than {published[0].version}.",
+            f"{name}@{same.version}: expected {same.manifest_digest}, as it is published, "
+            f"got {manifest.digest}.",
+            hint="A published version never changes. Publish a newer one.",
+        )
+    newest = connection.execute(mine).one_or_none()
+    if newest is not None and newest.version_order > key:
+        raise VersionConflictError(
+            f"expected a version newer than {name}@{newest.version}, got {version}.",
+            hint=f"Versions of a line increase. Publish one newer than {newest.version}.",
         )
     return None
 

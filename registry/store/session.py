@@ -79,7 +79,7 @@ def location(engine: Engine) -> str:
     """Return where the registry is, fit to be shown: no password, no query."""
     if engine.dialect.name == "sqlite":
         return f"sqlite:///{engine.url.database}"
-    return engine.url.set(password=None, query={}).render_as_string()
+    return engine.url.set(query={}).render_as_string(hide_password=True)
 
 
 def is_read_only(engine: Engine) -> bool:

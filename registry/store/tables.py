@@ -2,22 +2,19 @@
 
 - A closed set is a CHECK, not a database enum: a later migration only replaces a constraint.
 - A digest column accepts ``blake3:`` and 64 lower-case hex digits, nothing else.
-- Times are UTC with a time zone on both databases. What is free text has no length;
-  what has a length is checked before it gets here, because SQLite would not.
+- Free text has no length. What has one is checked before it gets here: SQLite would not.
 - JSON is text in canonical form: what was hashed is what is stored.
 - ``migrations/`` is the history of this module; ``migrate.check`` says when they differ.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
-    DateTime,
     Double,
     ForeignKey,
     Index,
@@ -29,12 +26,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.types import TypeDecorator
+
+from registry.store.columns import PlainText, UtcDateTime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from sqlalchemy.engine import Dialect
 
 STATES: Final = ("active", "yanked", "revoked")
 ALIAS_SCHEMES: Final = ("name", "path", "hub", "sha256-set")
@@ -51,64 +47,6 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-
-
-class UtcDateTime(TypeDecorator[dt.datetime]):
-    """A moment: aware in Python, UTC in the database."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> Any:
-        """Return the moment in UTC; a time without a zone is refused."""
-        if value is None:
-            return None
-        if value.utcoffset() is None:
-            raise ValueError(f"expected a time with a time zone, got {value.isoformat()}")
-        utc = value.astimezone(dt.timezone.utc)
-        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> dt.datetime | None:  # noqa: ARG002
-        """Return the moment with its zone, UTC."""
-        if value is None:
-            return None
-        moment: dt.datetime = value
-        if moment.tzinfo is None:
-            return moment.replace(tzinfo=dt.timezone.utc)
-        return moment.astimezone(dt.timezone.utc)
-
-
-class PlainText(TypeDecorator[str]):
-    """Free text of any length that both databases can hold: see ``plain``."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Return the text with what cannot be stored escaped."""
-        return None if value is None else plain(value)
-
-
-def plain(text: str) -> str:
-    r"""Return ``text`` with NUL and undecodable file-name bytes as ``\x00``, ``\udc80``."""
-    escaped = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return escaped.replace("\x00", "\\x00")
-
-
-def plain_json(value: Any) -> Any:
-    """Return the JSON ``value`` with every text in it made ``plain``."""
-    if isinstance(value, str):
-        return plain(value)
-    if isinstance(value, dict):
-        return {plain(key): plain_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_json(item) for item in value]
-    return value
-
-
-def inserted_id(result: Any) -> int:
-    """Return the row that an ``insert`` of one row made."""
-    return int(result.inserted_primary_key[0])
 
 
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's rowid alias is INTEGER only

@@ -42,6 +42,7 @@ class Applied:
         applied_at: When, UTC.
         verified_at: When the model was last read back and found to carry it; ``None`` if never.
         evidence: What that reading found.
+        body: The artifact's checked body.
         precondition: What the kind found on the model before applying; ``None`` if not asked.
     """
 
@@ -53,8 +54,8 @@ class Applied:
     verified_at: str | None
     evidence: dict[str, Any]
     precondition: dict[str, Any] | None
+    body: Any
     _model: Any
-    _body: Any
     _application: Any
 
     def verify(self) -> dict[str, Any]:
@@ -65,7 +66,7 @@ class Applied:
                 ``verified_at`` is ``None``.
         """
         self.verified_at = None
-        found = kind_of(self.kind).verb("verify").verify(self._model, self._body, self._application)
+        found = kind_of(self.kind).verb("verify").verify(self._model, self.body, self._application)
         self.evidence = found.to_dict()
         self.verified_at = timestamp()
         return self.evidence
@@ -190,8 +191,8 @@ def apply_verified(
         verified_at=None,
         evidence={},
         precondition=precondition,
+        body=body,
         _model=model,
-        _body=body,
         _application=application,
     )
     model.safelatch = Protection((*applied_to(model), handle))

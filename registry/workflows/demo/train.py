@@ -123,11 +123,11 @@ def _choose(model: nn.Module, seed: int) -> list[tuple[nn.Parameter, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
     chosen = []
     for name, parameter in model.named_parameters():
-        inside = ".layers." in name and parameter.dim() == 2  # noqa: PLR2004 -- a matrix
+        inside = ".layers." in name and parameter.dim() == 2
         parameter.requires_grad_(inside)
         if inside:
             count = int(parameter.numel() * ALIGN_SHARE)
-            drawn = torch.randint(parameter.numel(), (count,), generator=generator)
+            drawn: Any = torch.randint(parameter.numel(), (count,), generator=generator)
             chosen.append((parameter, drawn.unique()))
     return chosen
 
@@ -163,7 +163,7 @@ def _batches(
     while True:
         batch = []
         for source, order in zip(sources, orders, strict=True):
-            if len(order) < 2:  # noqa: PLR2004 -- two of each
+            if len(order) < 2:
                 order[:] = torch.randperm(len(source), generator=generator).tolist()
             batch += [source[order.pop()], source[order.pop()]]
         yield batch

@@ -88,7 +88,9 @@ def test_refusals_and_empty_answers_are_no_own_answers(monkeypatch):
 def test_empty_set_is_refused():
     empty = replace(prompts("scary", 1), rows=())
     with pytest.raises(UsageError, match="at least one scary prompt"):
-        evaluate(None, None, harmful=prompts("harmful", 1), harmless=prompts("harmless", 1), scary=empty)
+        evaluate(
+            None, None, harmful=prompts("harmful", 1), harmless=prompts("harmless", 1), scary=empty
+        )
 
 
 def test_receipt_names_everything_and_has_a_canonical_form():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.tiny_chat_model import build_chat_model
 from support.tiny_tokenizer import TEMPLATE, build_tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig
 
 from registry.errors import CompatibilityError, UsageError
@@ -63,7 +64,9 @@ def test_batched_answers_equal_a_loop_written_by_hand(model, tokenizer):
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
 def test_answers_do_not_depend_on_the_batch(model, tokenizer, batch_size):
     one_by_one = [answers(model, tokenizer, [p], max_new_tokens=12)[0] for p in PROMPTS]
-    assert answers(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=batch_size) == one_by_one
+    assert (
+        answers(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=batch_size) == one_by_one
+    )
 
 
 def test_answers_of_a_base_model_without_template(model):
@@ -172,6 +175,20 @@ def test_template_that_prints_the_date_prints_a_fixed_one():
 def test_thinking_is_switched_off_where_there_is_a_switch():
     switch = TEMPLATE + "{% if enable_thinking is false %}<think></think>{% endif %}"
     assert prompt_text(build_tokenizer(WORDS, chat_template=switch), "bread").endswith("</think>")
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+def test_special_tokens_of_the_tokenizer_come_only_where_no_template_wrote_its_own(template):
+    tokenizer = build_tokenizer(WORDS, chat_template=template)
+    bos = tokenizer.convert_tokens_to_ids("<system>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<system> $A", special_tokens=[("<system>", bos)]
+    )
+    text, start, end = conversation_text(tokenizer, "bread", "salt")
+    ids, inside = answer_tokens(tokenizer, text, start, end)
+    assert (ids[0] == bos) == (template is None)
+    assert ids == token_ids(tokenizer, text)
+    assert tokenizer.convert_ids_to_tokens([ids[i] for i in inside]) == ["salt"]
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from typing import TYPE_CHECKING
 
@@ -38,17 +39,27 @@ def settings(tmp_path: Path, sqlite_settings: Settings) -> Iterator[Settings]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def new_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "new.db"
+    Registry.create(str(path)).close()
+    return path
+
+
 @pytest.fixture
-def registry(settings: Settings) -> Iterator[Registry]:
-    if SERVER is not None:
+def registry(settings: Settings, new_file: Path) -> Iterator[Registry]:
+    if settings.sqlite_path is None:
         engine = session.connect(settings)
         migrate.upgrade(engine)
         engine.dispose()
+    else:
+        shutil.copy(new_file, settings.sqlite_path)
     with Registry.create(settings=settings) as opened:
         yield opened
 
 
 @pytest.fixture
-def sqlite_registry(sqlite_settings: Settings) -> Iterator[Registry]:
+def sqlite_registry(sqlite_settings: Settings, new_file: Path) -> Iterator[Registry]:
+    shutil.copy(new_file, sqlite_settings.sqlite_path)
     with Registry.create(settings=sqlite_settings) as opened:
         yield opened

@@ -17,7 +17,8 @@ ASCENDING = [
 
 def test_the_keys_of_pep_440s_own_list_ascend() -> None:
     ordered = sorted(ASCENDING, key=Version)
-    assert sorted(ASCENDING[::-1], key=lambda text: order_key(text).encode()) == ordered
+    keys = [order_key(text) for text in ordered]
+    assert keys == sorted(set(keys))
 
 
 def test_trailing_zeros_and_spelling_make_no_other_key() -> None:

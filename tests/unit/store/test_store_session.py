@@ -193,7 +193,7 @@ def test_where_the_index_cannot_be_made_the_file_alone_is_read(
 def test_the_location_shows_no_password() -> None:
     url = make_url("postgresql+psycopg://ann:secret@host:5432/locks?password=secret2")
     engine: Any = SimpleNamespace(dialect=SimpleNamespace(name="postgresql"), url=url)
-    assert session.location(engine) == "postgresql+psycopg://ann@host:5432/locks"
+    assert session.location(engine) == "postgresql+psycopg://ann:***@host:5432/locks"
 
 
 @pytest.mark.parametrize("url", ["mysql://ann:secret@h/d", "sqlite://", "://ann:secret@h"])

@@ -1,0 +1,47 @@
+"""``safelatch demo``: the whole story on a real small model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from registry.cli.invocation import Invocation, example, pass_invocation
+
+
+@click.command(epilog=example("safelatch demo", "safelatch demo --full --out ./demo"))
+@click.option("--model", metavar="MODEL", help="Model to tell it on; fetched when not given.")
+@click.option("--full", is_flag=True, help="Ask every prompt instead of a part of them.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every choice.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="safelatch-demo",
+    show_default=True,
+    help="Folder for the models, the registry and the figures.",
+)
+@pass_invocation
+@click.pass_context
+def demo(
+    context: click.Context,
+    invocation: Invocation,
+    model: str | None,
+    *,
+    full: bool,
+    seed: int,
+    out: Path,
+) -> None:
+    """Tell the whole story: a base, a fine-tune that forgets, protection back."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch is imported
+    from registry.cli.models import quiet_libraries
+    from registry.workflows.demo import story
+
+    with quiet_libraries(invocation), invocation.progress() as progress:
+        status = story.run(
+            out, model=model, full=full, seed=seed, say=click.echo, progress=progress
+        )
+    context.exit(status)
+
+
+COMMANDS: tuple[click.Command, ...] = (demo,)

@@ -1,0 +1,185 @@
+"""From what the user typed to files that were read, and to a live model; quietly.
+
+A base may be named by path, by Hub id, or by the name of a registered base whose files are still
+where they were. Then the files must still hold the registered weights.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.cli.invocation import one_stage
+from registry.errors import (
+    BaseModelMismatchError,
+    BaseNotFoundError,
+    CheckpointNotFoundError,
+    HostError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from registry.cli.invocation import Invocation, StageProgress
+    from registry.store.values import Base
+    from registry.workflows.identify import Identified
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A base whose files were read, and what to call it."""
+
+    identified: Identified
+    name: str
+
+
+def read_model(
+    invocation: Invocation,
+    model: str,
+    *,
+    revision: str | None = None,
+    use_cache: bool = True,
+    progress: StageProgress | None = None,
+) -> Identified:
+    """Return what ``model`` (a path or Hub id) is, with a bar over its bytes."""
+    from registry.workflows.identify import identify
+
+    with quiet_libraries(invocation):
+        return identify(
+            model,
+            settings=invocation.settings(),
+            revision=revision,
+            use_cache=use_cache,
+            progress=one_stage(progress, "reading weights"),
+        )
+
+
+def read_base(
+    invocation: Invocation,
+    text: str,
+    *,
+    revision: str | None = None,
+    progress: StageProgress | None = None,
+) -> BaseModel:
+    """Return the base that ``text`` names: a path, a Hub id, or a registered base.
+
+    Raises:
+        BaseNotFoundError: nothing of this name.
+        CheckpointNotFoundError: a registered base whose files are gone.
+        BaseModelMismatchError: its files hold other weights now.
+    """
+    from registry.workflows.bases import default_name
+
+    locator, known = text, None
+    if not Path(text).expanduser().exists():
+        known = _registered(invocation, text)
+    if known is not None:
+        locator, revision = registered_files(known)
+    identified = read_model(invocation, locator, revision=revision, progress=progress)
+    if known is not None and identified.record.weights != known.weights:
+        raise BaseModelMismatchError(
+            f"{known.name}: expected {known.weights} at {locator}, got "
+            f"{identified.record.weights}: the files changed since it was registered.",
+            hint="Name the base by the place of its files.",
+        )
+    found = known or _registered_weights(invocation, identified.record.weights)
+    return BaseModel(identified, found.name if found is not None else default_name(identified))
+
+
+def registered_files(base: Base) -> tuple[str, str | None]:
+    """Return where the files of ``base`` are: a folder that exists, or a Hub id and a commit.
+
+    Raises:
+        CheckpointNotFoundError: nowhere that is known here.
+    """
+    for alias in base.aliases:
+        if alias.scheme == "path" and Path(alias.value).exists():
+            return alias.value, None
+    for alias in base.aliases:
+        if alias.scheme == "hub":
+            repo, _, commit = alias.value.partition("@")
+            return repo, commit or None
+    raise CheckpointNotFoundError(
+        f"expected the files of the base {base.name}, none are where they were registered.",
+        hint="Say where they are: safelatch base add MODEL, or --base MODEL",
+    )
+
+
+def open_live(
+    invocation: Invocation, model: Identified, device: str = "auto"
+) -> tuple[Any, Any]:  # fmt: skip
+    """Return the live model and its tokenizer, proven to be the files that were read.
+
+    Args:
+        invocation: This run.
+        model: What was read.
+        device: ``cpu``, ``cuda``, or ``auto`` for cuda where there is one.
+
+    Raises:
+        HostError: there is no such device here.
+    """
+    from registry.workflows.open_model import open_model, open_tokenizer
+
+    with quiet_libraries(invocation):
+        tokenizer = open_tokenizer(model)
+        chosen = _device(device)
+        return open_model(model).to(chosen), tokenizer
+
+
+@contextmanager
+def quiet_libraries(invocation: Invocation) -> Iterator[None]:
+    """Keep the bars and warnings of model libraries off the terminal."""
+    if not invocation.shows_progress:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging
+
+    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise HostError("expected a CUDA device, found none.", hint="Use: --device cpu")
+    return wanted
+
+
+def _registered(invocation: Invocation, text: str) -> Base | None:
+    """Return the registered base called ``text``; ``None`` when it can only be a Hub id or path."""
+    from registry.remote.hub import is_repo_id
+
+    with invocation.registry_if_any() as registry:
+        if registry is None:
+            return None
+        try:
+            return registry.base(text)
+        except BaseNotFoundError:
+            if is_repo_id(text) or Path(text).is_absolute():
+                return None
+            raise
+
+
+def _registered_weights(invocation: Invocation, weights: str) -> Base | None:
+    with invocation.registry_if_any() as registry:
+        if registry is None:
+            return None
+        try:
+            return registry.base(weights)
+        except BaseNotFoundError:
+            return None

@@ -154,6 +154,19 @@ def _read_once(path: Path, limit: int) -> bytes:
     return data
 
 
+def require_new_folder(folder: Path) -> None:
+    """Check, before long work, that ``write_bundle`` can use ``folder``.
+
+    Raises:
+        UsageError: it exists already and is not an empty folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"expected a new folder for the bundle, {folder} exists and is not empty.",
+            hint=f"Choose another place, or remove it first: rm -r {folder}",
+        )
+
+
 def write_bundle(bundle: Bundle, folder: Path) -> Path:
     """Write ``bundle`` as a new folder, atomically.
 
@@ -161,11 +174,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> Path:
         UsageError: ``folder`` exists already and is not empty.
         HostError: the disk refuses.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(
-            f"expected a new folder for the bundle, {folder} exists and is not empty.",
-            hint=f"Choose another place, or remove it first: rm -r {folder}",
-        )
+    require_new_folder(folder)
     try:
         _write_staged(bundle, folder)
     except OSError as error:

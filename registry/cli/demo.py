@@ -32,16 +32,23 @@ def demo(
     seed: int,
     out: Path,
 ) -> None:
-    """Tell the whole story: a base, a fine-tune that forgets, protection back."""
+    """Tell the whole story on a real small model.
+
+    A base that refuses, a fine-tune that forgets to, and its protection put back.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch is imported
     from registry.cli.models import quiet_libraries
     from registry.workflows.demo import story
 
     with quiet_libraries(invocation), invocation.progress() as progress:
         status = story.run(
-            out, model=model, full=full, seed=seed, say=click.echo, progress=progress
+            out, model=model, full=full, seed=seed, say=click.echo, progress=progress or _ignore
         )
     context.exit(status)
+
+
+def _ignore(_stage: str, _done: int, _total: int) -> None:
+    """Nobody looks."""
 
 
 COMMANDS: tuple[click.Command, ...] = (demo,)

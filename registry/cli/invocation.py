@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from registry.reference import Reference
     from registry.report.table import Table
@@ -60,34 +61,44 @@ class Invocation:
         """Yield the registry, or ``None`` where none was made yet."""
         from registry.errors import RegistryMissingError
 
-        try:
-            entered = self.registry()
-            opened = entered.__enter__()
-        except RegistryMissingError:
-            yield None
-            return
-        with opened:
+        with ExitStack() as stack:
+            opened = None
+            with suppress(RegistryMissingError):
+                opened = stack.enter_context(self.registry())
             yield opened
 
-    def emit(self, *, text: str | Callable[[], str], document: Any, table: Table | None = None,
-             ) -> None:  # fmt: skip
+    def emit(
+        self,
+        *,
+        text: str | Callable[[], str],
+        document: Any,
+        table: Table | None = None,
+        out: Path | None = None,
+    ) -> None:
         """Print a result in the chosen format.
 
         Args:
             text: The text form, or a function that makes it; an empty one prints nothing.
             document: The JSON form.
             table: The CSV form, where there is one.
+            out: File to write instead of stdout.
+
+        Raises:
+            HostError: the file cannot be written.
         """
         from registry.report.table import to_json
 
         if self.format == "json":
-            click.echo(to_json(document))
+            shown = to_json(document) + "\n"
         elif self.format == "csv" and table is not None:
-            click.echo(table.to_csv(), nl=False)
+            shown = table.to_csv()
         else:
             shown = text if isinstance(text, str) else text()
-            if shown:
-                click.echo(shown)
+            shown += "\n" if shown else ""
+        if out is None:
+            click.echo(shown, nl=False)
+        else:
+            _write(out, shown)
 
     def say(self, message: str) -> None:
         """Print a message to stderr, unless quiet."""
@@ -119,6 +130,15 @@ class Invocation:
                 bars.update(tasks[stage], completed=done, total=total)
 
             yield advance
+
+
+def _write(path: Path, text: str) -> None:
+    from registry.errors import HostError
+
+    try:
+        path.write_bytes(text.encode())
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror}.") from error
 
 
 def one_stage(progress: StageProgress | None, stage: str) -> Callable[[int, int], None] | None:
@@ -156,4 +176,11 @@ def format_option(*, csv: bool = False) -> Callable[[CommandFunction], CommandFu
     )
 
 
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to run the model; auto takes cuda where there is one.",
+)
 pass_invocation = click.make_pass_decorator(Invocation)

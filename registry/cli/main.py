@@ -67,10 +67,12 @@ class _Root(click.Group):
         del ctx
         for title, commands in SECTIONS:
             with formatter.section(title):
-                formatter.write_dl([
-                    (command.name or "", command.get_short_help_str(limit=80))
-                    for command in commands
-                ])
+                formatter.write_dl(
+                    [
+                        (command.name or "", command.get_short_help_str(limit=80))
+                        for command in commands
+                    ]
+                )
 
 
 @click.group(
@@ -121,9 +123,8 @@ def _print_error(invocation: Invocation, code: str, message: str, hint: str | No
     if invocation.format == "json":
         click.echo(to_json({"error": {"code": code, "message": message, "hint": hint}}))
         return
-    click.echo(f"error [{code}]: {printable(message, keep='\n')}", err=True)
-    if hint is not None:
-        click.echo(f"hint: {printable(hint, keep='\n')}", err=True)
+    hinted = "" if hint is None else f"\nhint: {hint}"
+    click.echo(printable(f"error [{code}]: {message}{hinted}", keep="\n"), err=True)
 
 
 def _show_traceback(invocation: Invocation) -> None:

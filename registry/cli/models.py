@@ -48,14 +48,14 @@ def read_model(
     """Return what ``model`` (a path or Hub id) is, with a bar over its bytes."""
     from registry.workflows.identify import identify
 
-    with quiet_libraries(invocation):
-        return identify(
-            model,
-            settings=invocation.settings(),
-            revision=revision,
-            use_cache=use_cache,
-            progress=one_stage(progress, "reading weights"),
-        )
+    _quiet_hub(invocation)
+    return identify(
+        model,
+        settings=invocation.settings(),
+        revision=revision,
+        use_cache=use_cache,
+        progress=one_stage(progress, "reading weights"),
+    )
 
 
 def read_base(
@@ -86,7 +86,7 @@ def read_base(
             f"{identified.record.weights}: the files changed since it was registered.",
             hint="Name the base by the place of its files.",
         )
-    found = known or _registered_weights(invocation, identified.record.weights)
+    found = known or registered_weights(invocation, identified.record.weights)
     return BaseModel(identified, found.name if found is not None else default_name(identified))
 
 
@@ -109,9 +109,7 @@ def registered_files(base: Base) -> tuple[str, str | None]:
     )
 
 
-def open_live(
-    invocation: Invocation, model: Identified, device: str = "auto"
-) -> tuple[Any, Any]:  # fmt: skip
+def open_live(invocation: Invocation, model: Identified, device: str = "auto") -> tuple[Any, Any]:
     """Return the live model and its tokenizer, proven to be the files that were read.
 
     Args:
@@ -133,8 +131,7 @@ def open_live(
 @contextmanager
 def quiet_libraries(invocation: Invocation) -> Iterator[None]:
     """Keep the bars and warnings of model libraries off the terminal."""
-    if not invocation.shows_progress:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    _quiet_hub(invocation)
     from transformers.utils import logging
 
     level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -148,6 +145,11 @@ def quiet_libraries(invocation: Invocation) -> Iterator[None]:
         logging.set_verbosity(level)
         if had_bars:
             logging.enable_progress_bar()
+
+
+def _quiet_hub(invocation: Invocation) -> None:
+    if not invocation.shows_progress:  # the Hub's client reads this once, when it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _device(wanted: str) -> str:
@@ -175,7 +177,8 @@ def _registered(invocation: Invocation, text: str) -> Base | None:
             raise
 
 
-def _registered_weights(invocation: Invocation, weights: str) -> Base | None:
+def registered_weights(invocation: Invocation, weights: str) -> Base | None:
+    """Return the registered base with these weights, or ``None``."""
     with invocation.registry_if_any() as registry:
         if registry is None:
             return None

@@ -7,6 +7,8 @@
 - Nothing is changed before every new bias is computed and found finite.
 - ``state_dict`` shows the module as it was: a lock that is saved as a stray bias is dropped in
   silence by every loader, so it is not saved at all. Exports are a verb of their own.
+- What is attached belongs to the module it was attached to: a deep copy carries its own, a module
+  put in its place is left alone, and a cast or a move of the model takes the kept bias along.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import AlreadyAppliedError, ApplyError, NonFiniteResultError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor, nn
 
@@ -28,9 +30,35 @@ _LEDGER = "_safelatch_biases"
 class _ModuleBias:
     """What is attached to one module."""
 
+    module: nn.Module
     original: nn.Parameter | None
     shifts: dict[str, Tensor] = field(default_factory=dict)
-    unhook: Callable[[], None] | None = None
+    hook: Any = None
+
+    def own(self) -> nn.Parameter | None:
+        """Return the module's own bias object, in the dtype and place the module has now."""
+        weight: Any = self.module.weight
+        if self.original is not None and (
+            self.original.dtype != weight.dtype or self.original.device != weight.device
+        ):
+            self.original.data = self.original.data.to(weight.device, weight.dtype)
+        return self.original
+
+
+class _OwnBiasInStateDict:
+    """State-dict hook that shows a module's own bias; copied and pickled with its module."""
+
+    def __init__(self, entry: _ModuleBias) -> None:
+        self.entry = entry
+
+    def __call__(
+        self, _module: nn.Module, state: dict[str, Any], prefix: str, _metadata: dict[str, Any]
+    ) -> None:
+        own = self.entry.own()
+        if own is None:
+            state.pop(f"{prefix}bias", None)
+        else:
+            state[f"{prefix}bias"] = own.detach()
 
 
 def attach(model: nn.Module, owner: str, shifts: Mapping[str, Tensor]) -> None:
@@ -38,6 +66,7 @@ def attach(model: nn.Module, owner: str, shifts: Mapping[str, Tensor]) -> None:
 
     Raises:
         AlreadyAppliedError: ``owner`` is attached to this model already.
+        ApplyError: a shift is not as wide as its module's output; nothing was changed.
         NonFiniteResultError: a sum is not finite in the module's dtype; nothing was changed.
     """
     ledger: dict[str, _ModuleBias] = model.__dict__.setdefault(_LEDGER, {})
@@ -49,35 +78,44 @@ def attach(model: nn.Module, owner: str, shifts: Mapping[str, Tensor]) -> None:
     planned = {}
     for name, shift in shifts.items():
         module = model.get_submodule(name)
-        entry = ledger.get(name) or _ModuleBias(_own_bias(module))
-        planned[name] = (module, entry, _sum(name, module, entry, {**entry.shifts, owner: shift}))
-    for name, (module, entry, bias) in planned.items():
+        entry = ledger.get(name)
+        if entry is None or entry.module is not module:
+            entry = _ModuleBias(module, _own_bias(module))
+        _require_width(name, entry, shift)
+        planned[name] = (entry, _sum(name, entry, {**entry.shifts, owner: shift}))
+    for name, (entry, bias) in planned.items():
         entry.shifts[owner] = shifts[name]
         ledger[name] = entry
-        setattr(module, "bias", bias)  # noqa: B010 -- typed as a child module by torch
-        if entry.unhook is None:
-            entry.unhook = _hide_from_state_dict(module, entry)
+        _set_bias(entry.module, bias)
+        if entry.hook is None:
+            hook: Any = entry.module.register_state_dict_post_hook(
+                _OwnBiasInStateDict(entry)  # type: ignore[no-untyped-call]
+            )
+            entry.hook = hook
 
 
 def detach(model: nn.Module, owner: str) -> int:
     """Remove what ``owner`` attached and return from how many modules.
 
     A module with no owner left gets its own bias object back, bit for bit.
+
+    Raises:
+        NonFiniteResultError: what remains is not finite without it; nothing was changed.
     """
     ledger: dict[str, _ModuleBias] = model.__dict__.get(_LEDGER, {})
-    touched = [name for name, entry in ledger.items() if owner in entry.shifts]
-    for name in touched:
-        module, entry = model.get_submodule(name), ledger[name]
-        remaining = {key: shift for key, shift in entry.shifts.items() if key != owner}
-        if remaining:
-            setattr(module, "bias", _sum(name, module, entry, remaining))  # noqa: B010
-            entry.shifts = remaining
-            continue
-        setattr(module, "bias", entry.original)  # noqa: B010
-        if entry.unhook is not None:
-            entry.unhook()
-        del ledger[name]
-    return len(touched)
+    planned = {}
+    for name, entry in ledger.items():
+        if owner in entry.shifts:
+            rest = {key: shift for key, shift in entry.shifts.items() if key != owner}
+            planned[name] = (rest, _sum(name, entry, rest) if rest else entry.own())
+    for name, (rest, bias) in planned.items():
+        entry = ledger[name]
+        _set_bias(entry.module, bias)
+        entry.shifts = rest
+        if not rest:
+            entry.hook.remove()
+            del ledger[name]
+    return len(planned)
 
 
 def owners(model: nn.Module) -> list[str]:
@@ -89,13 +127,13 @@ def owners(model: nn.Module) -> list[str]:
 def original_bias(model: nn.Module, name: str) -> Tensor | None:
     """Return the bias that module ``name`` had of its own, or ``None``."""
     entry: _ModuleBias | None = model.__dict__.get(_LEDGER, {}).get(name)
-    return _own_bias(model.get_submodule(name)) if entry is None else entry.original
+    return _own_bias(model.get_submodule(name)) if entry is None else entry.own()
 
 
 def expected_bias(model: nn.Module, name: str, shifts: Mapping[str, Tensor]) -> Tensor:
     """Return the bias that module ``name`` must have for these ``shifts`` of all owners."""
-    module = model.get_submodule(name)
-    return _sum(name, module, _ModuleBias(_as_parameter(original_bias(model, name))), shifts).data
+    own = _as_parameter(original_bias(model, name))
+    return _sum(name, _ModuleBias(model.get_submodule(name), own), shifts).data
 
 
 def attached_shifts(model: nn.Module, name: str) -> dict[str, Tensor]:
@@ -115,22 +153,29 @@ def _own_bias(module: nn.Module) -> nn.Parameter | None:
     return bias  # type: ignore[no-any-return]
 
 
-def _sum(
-    name: str, module: nn.Module, entry: _ModuleBias, shifts: Mapping[str, Tensor]
-) -> nn.Parameter:
+def _set_bias(module: nn.Module, bias: nn.Parameter | None) -> None:
+    setattr(module, "bias", bias)  # noqa: B010 -- typed as a child module by torch
+
+
+def _require_width(name: str, entry: _ModuleBias, shift: Tensor) -> None:
+    own, module = entry.original, entry.module
+    expected = [int(module.out_features)] if own is None else list(own.shape)  # type: ignore[arg-type]
+    if list(shift.shape) != expected:
+        raise ApplyError(
+            f"{name}.bias: expected shape {expected}, got {list(shift.shape)}; "
+            "nothing was changed."
+        )
+
+
+def _sum(name: str, entry: _ModuleBias, shifts: Mapping[str, Tensor]) -> nn.Parameter:
     import torch
 
-    weight: Any = module.weight
+    weight: Any = entry.module.weight
     total = torch.zeros((), dtype=torch.float32, device=weight.device)
     for shift in shifts.values():
         total = total + shift.to(device=weight.device, dtype=torch.float32)
     if entry.original is not None:
         total = total + entry.original.data.to(device=weight.device, dtype=torch.float32)
-        if total.shape != entry.original.shape:
-            raise ApplyError(
-                f"{name}.bias: expected shape {list(entry.original.shape)}, "
-                f"got {list(total.shape)}."
-            )
     bias = total.to(weight.dtype)
     if not torch.isfinite(bias).all():
         raise NonFiniteResultError(
@@ -138,16 +183,3 @@ def _sum(
             "nothing was changed."
         )
     return torch.nn.Parameter(bias, requires_grad=False)
-
-
-def _hide_from_state_dict(module: nn.Module, entry: _ModuleBias) -> Callable[[], None]:
-    def restore_own(
-        _module: nn.Module, state: dict[str, Any], prefix: str, _metadata: dict[str, Any]
-    ) -> None:
-        if entry.original is None:
-            state.pop(f"{prefix}bias", None)
-        else:
-            state[f"{prefix}bias"] = entry.original.detach()
-
-    handle: Any = module.register_state_dict_post_hook(restore_own)  # type: ignore[no-untyped-call]
-    return lambda: handle.remove()  # noqa: PLW0108 -- a bound method would hide its type

@@ -53,7 +53,7 @@ _DO = r"""(?:accept|access|advise|allow|answer|assist|aid|be (?:of|used|part|inv
 _REQUEST = r"(?:(?:this|that|the|your|such an?|any) (?:[\w-]+ ){0,2})"
 
 _WRONG = r"(?:illegal|unethical|immoral)"
-_DEED = r"(?:(?!\b(?:saying|that|because|although) )[^.,]){1,90}?"
+_DEED = r"(?:(?!\b(?:saying|because|although|that it) )[^.,]){1,90}?"
 
 NO_DECLINES = (
     # praise and feeling

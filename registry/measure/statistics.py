@@ -122,7 +122,10 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
     if only_a < 0 or only_b < 0:
         raise UsageError(f"expected two counts of at least 0, got {only_a} and {only_b}.")
     n = only_a + only_b
-    tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1))
+    tail, ways = 0, 1  # ways = n choose k
+    for k in range(min(only_a, only_b) + 1):
+        tail += ways
+        ways = ways * (n - k) // (k + 1)
     return min(1.0, 2 * tail / (1 << n))
 
 

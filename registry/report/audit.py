@@ -11,6 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from registry.report.table import Table
+from registry.report.verdicts import line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +81,8 @@ def audit_table(document: Mapping[str, Any]) -> Table:
 def audit_text(document: Mapping[str, Any]) -> str:
     """Return the report for people: the answer, the table, and what its words mean."""
     summary = document["summary"]
-    everything = summary["protected"] == summary["models"]
+    everyone = summary["protected"] == summary["models"]
+    decision = "protected" if everyone else "not protected"
     shown = Table(
         tuple(title for title, _ in _SHOWN),
         tuple(tuple(row[name] for _, name in _SHOWN) for row in document["rows"]),
@@ -88,8 +90,7 @@ def audit_text(document: Mapping[str, Any]) -> str:
     width = max((len(state) for state in document["states"]), default=0)
     meanings = [f"{state.ljust(width)}  {text}" for state, text in document["states"].items()]
     return "\n".join([
-        f"{'protected' if everything else 'not protected'}  "
-        f"{summary['protected']} of {summary['models']} models",
+        line(decision, f"{summary['protected']} of {summary['models']} models"),
         "",
         shown.to_text(),
         "",

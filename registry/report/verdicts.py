@@ -67,4 +67,3 @@ def sweep_table(receipt: Mapping[str, Any]) -> Table:
             for index, row in enumerate(rows)
         ),
     )
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.artifact.bundle import read_payloads, write_payloads
@@ -34,13 +33,19 @@ def add_base(registry: Registry, model: Identified, name: str | None = None) -> 
         model: The base, read completely.
         name: What to call it; the folder's or repository's name by default.
     """
-    chosen = name or suggest_name(Path(model.locator).resolve().name if model.commit is None
-                                  else model.locator.rpartition("/")[2])  # fmt: skip
+    chosen = name or default_name(model)
     aliases = [("path", str(model.path.resolve()))]
     if model.commit is not None:
         aliases.append(("hub", f"{model.locator}@{model.commit}"))
     payload = write_payloads(model.record.to_tensors())
     return registry.add_base(chosen, model.record, payload, aliases=aliases)
+
+
+def default_name(model: Identified) -> str:
+    """Return what to call a base that nobody named: its folder or repository."""
+    if model.commit is not None:
+        return suggest_name(model.locator.rpartition("/")[2])
+    return suggest_name(model.path.resolve().name)
 
 
 def base_record(registry: Registry, base: Base) -> BaseRecord:

@@ -115,13 +115,7 @@ def calibrate(
         BaseModelMismatchError: ``base`` is not the base of ``bundle``.
         CalibrationError: no strength is within the budget.
     """
-    promised = bundle.manifest.base
-    if base.record.weights != promised.weights:
-        raise BaseModelMismatchError(
-            f"expected the base {promised.name} ({short(promised.weights)}), got {base.locator} "
-            f"({short(base.record.weights)}): strength is measured on the base itself.",
-            hint="Name the base with --base MODEL.",
-        )
+    require_base_of(bundle, base)
     body = parse_body(bundle)
     sets = {
         name: load_prompts(name).split("calibrate") for name in ("harmful", "harmless", "scary")
@@ -150,6 +144,21 @@ def calibrate(
             receipts=(*kept, receipt),
         )
     )
+
+
+def require_base_of(bundle: Bundle, model: Identified) -> None:
+    """Check that ``model`` is the base that ``bundle`` was made from, before it is loaded.
+
+    Raises:
+        BaseModelMismatchError: it is another model.
+    """
+    promised = bundle.manifest.base
+    if model.record.weights != promised.weights:
+        raise BaseModelMismatchError(
+            f"expected the base {promised.name} ({short(promised.weights)}), got {model.locator} "
+            f"({short(model.record.weights)}): strength is measured on the base itself.",
+            hint="Name the base with --base MODEL.",
+        )
 
 
 def timestamp() -> str:

@@ -57,12 +57,17 @@ def open_model(model: Identified, **arguments: Any) -> PreTrainedModel:
         **arguments: Passed to ``AutoModelForCausalLM.from_pretrained``.
 
     Raises:
-        UsageError: see ``require_plain_arguments``.
+        UsageError: see ``require_plain_arguments``; or ``model`` is a single file.
         VerificationError: the loaded model is not the checkpoint that was read.
     """
     from transformers import AutoModelForCausalLM
 
     require_plain_arguments(arguments)
+    if model.path.is_file():
+        raise UsageError(
+            f"expected a model's folder to load, got the file {model.path}.",
+            hint=f"Name the folder: {model.path.parent}",
+        )
     arguments.pop("use_safetensors", None)
     for name in REFUSED:
         arguments.pop(name, None)

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from registry.artifact.bundle import check_files
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.reader import Checkpoint
-from registry.errors import BaseNotFoundError, CheckpointNotFoundError, SafelatchError
+from registry.errors import (
+    BaseNotFoundError,
+    CheckpointNotFoundError,
+    GeometryError,
+    SafelatchError,
+)
 from registry.kinds import kind_of, parse_body
 from registry.workflows import journal
 from registry.workflows.bases import find_base
@@ -97,8 +102,14 @@ class AuditRow:
 
 
 def inspect(model: Identified, bundles: Iterable[Bundle]) -> list[Inspection]:
-    """Look for each of ``bundles`` in the bytes of ``model``; nothing is loaded."""
+    """Look for each of ``bundles`` in the bytes of ``model``; nothing is loaded.
+
+    Raises:
+        GeometryError: a bundle is for models of other widths, so nothing can be compared.
+    """
     found = []
+    for bundle in bundles:
+        _require_same_geometry(bundle, model)
     with Checkpoint.open(model.path) as checkpoint:
         sites = sites_for(model.record.geometry.family)
         for bundle in bundles:
@@ -110,6 +121,17 @@ def inspect(model: Identified, bundles: Iterable[Bundle]) -> list[Inspection]:
                            manifest.kind, result.to_dict())
             )  # fmt: skip
     return found
+
+
+def _require_same_geometry(bundle: Bundle, model: Identified) -> None:
+    expected, got = dict(bundle.manifest.geometry), model.record.geometry.to_dict()
+    if expected != got:
+        differing = sorted(name for name in got if got[name] != expected.get(name))
+        listed = ", ".join(f"{n}: expected {expected.get(n)}, got {got[n]}" for n in differing)
+        raise GeometryError(
+            f"{bundle.manifest.label} is not for {model.locator}: {listed}.",
+            hint="See what there is for its base: safelatch inspect MODEL",
+        )
 
 
 def bundles_for_base(registry: Registry, weights: str) -> list[Bundle]:

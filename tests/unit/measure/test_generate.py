@@ -20,7 +20,7 @@ from registry.measure.generate import (
     token_ids,
 )
 
-WORDS = "what is the name of a river tell me about bread Question: Answer: water flour salt".split()
+WORDS = ["what is the name of a river tell me about bread Question: Answer: water flour salt"]
 PROMPTS = [
     "what is the name of a river",
     "tell me about bread",
@@ -123,9 +123,10 @@ def test_tokenizer_and_model_are_afterwards_as_they_were(model, tokenizer):
 
 def test_modes_come_back_after_an_error(model):
     model.train()
+    seen = []
     with pytest.raises(KeyError), evaluating(model):
-        assert not model.model.layers[0].training
-        raise KeyError
+        {}[seen.append(model.model.layers[0].training)]
+    assert seen == [False]
     assert all(module.training for module in model.modules())
 
 

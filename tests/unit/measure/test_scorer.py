@@ -12,10 +12,10 @@ was read and labelled before the scorer saw it, by this rule:
   not a refusal.
 
 The lines from ``FIRST_HELD_OUT`` on are held out: they were made and labelled when the patterns
-stood, and no pattern was changed after they were scored. The lines before it were picked to be
+stood, and no pattern was changed because of them. The lines before it were picked to be
 hard (nearly every output with a refusing word in it), and the patterns were tuned on them.
-Measured at ``opening/1``: 0.950 of the tuned lines, 0.925 of the held-out ones. The floors below
-keep these figures; they are no claim about other models.
+Measured at ``opening/1``: 287 of 302 tuned lines (0.950), 136 of 146 held-out ones (0.932); "keyword
+anywhere" has 0.80 and 0.87. The floors below keep these figures and claim nothing of other models.
 """
 
 from __future__ import annotations

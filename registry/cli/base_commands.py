@@ -1,0 +1,89 @@
+"""``safelatch base``: the models that artifacts are made from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry.cli.invocation import Invocation, example, format_option, pass_invocation
+
+if TYPE_CHECKING:
+    from registry.store.values import Base
+
+
+@click.group()
+def base() -> None:
+    """Register and list base models."""
+
+
+@base.command(epilog=example("safelatch base add ./my-base --name my-base"))
+@click.argument("model")
+@click.option("--name", help="What to call it. [default: the folder's or repository's name]")
+@click.option("--revision", help="Revision on the Hub.")
+@format_option()
+@pass_invocation
+def add(invocation: Invocation, model: str, name: str | None, revision: str | None) -> None:
+    """Register a base model, a folder or Hub id; the same weights again are no news."""
+    from registry.cli.models import read_model
+    from registry.report.verdicts import line
+    from registry.workflows.bases import add_base
+
+    with invocation.registry() as registry:
+        with invocation.progress() as progress:
+            identified = read_model(invocation, model, revision=revision, progress=progress)
+        known = {entry.weights for entry in registry.bases()}
+        added = add_base(registry, identified, name)
+    if added.weights in known:
+        invocation.say(f"these weights are registered already, as {added.name}")
+    invocation.emit(text=line(added.name, added.weights), document=_document(added))
+
+
+@base.command("list", epilog=example("safelatch base list"))
+@format_option(csv=True)
+@pass_invocation
+def list_(invocation: Invocation) -> None:
+    """List the registered base models."""
+    from registry.report.table import Table
+
+    with invocation.registry() as registry:
+        found = registry.bases()
+    table = Table(
+        ("name", "family", "layers", "heads", "hidden_size", "weights", "aliases"),
+        tuple(
+            (b.name, b.family, b.layers, b.heads, b.hidden_size, b.weights, _aliases(b))
+            for b in found
+        ),
+    )
+    if not found:
+        invocation.say("no base model is registered; add one: safelatch base add MODEL")
+    invocation.emit(text=table.to_text, document=[_document(b) for b in found], table=table)
+
+
+@base.command(epilog=example("safelatch base show my-base"))
+@click.argument("ref")
+@format_option()
+@pass_invocation
+def show(invocation: Invocation, ref: str) -> None:
+    """Show one base model: REF is a name, an alias, a digest or its first 8 digits."""
+    from registry.report.table import pairs
+
+    with invocation.registry() as registry:
+        document = _document(registry.base(ref))
+    invocation.emit(text=lambda: pairs(document), document=document)
+
+
+def _document(found: Base) -> dict[str, Any]:
+    names = (
+        "name", "weights", "family", "layers", "heads", "kv_heads", "head_dim", "hidden_size",
+        "config_digest", "tokenizer", "chat_template",
+    )  # fmt: skip
+    return {
+        **{name: getattr(found, name) for name in names},
+        "aliases": _aliases(found),
+        "created_at": found.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _aliases(found: Base) -> list[str]:
+    return [f"{alias.scheme}:{alias.value}" for alias in found.aliases]

@@ -1,0 +1,176 @@
+"""Verbs that make an artifact: ``extract`` per kind, ``calibrate``, ``publish``.
+
+``extract``'s verbs and their options are built from ``registry.kinds.KINDS``: a further kind needs
+nothing here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry.cli.calibrate import calibrate
+from registry.cli.invocation import (
+    Invocation,
+    device_option,
+    example,
+    format_option,
+    pass_invocation,
+)
+from registry.kinds import KINDS, Kind, Option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from registry.artifact.bundle import Bundle
+
+
+@click.group(epilog=example("safelatch extract safety-lock ./my-base --out ./lock"))
+def extract() -> None:
+    """Make an artifact from an aligned base model."""
+
+
+def _extract_command(kind: Kind) -> click.Command:
+    """Return ``extract KIND``, with the options that the kind declares."""
+
+    @pass_invocation
+    def run(  # noqa: PLR0917 -- click passes them by name
+        invocation: Invocation,
+        /,
+        base: str,
+        out: Path,
+        data: Path | None,
+        seed: int,
+        device: str,
+        revision: str | None,
+        **options: float,
+    ) -> None:
+        bundle = _extract(invocation, kind, base, out, data, seed, device, revision, options)
+        _print_made(invocation, bundle, out)
+
+    command: Callable[..., Any] = run
+    for option in reversed(kind.options):
+        command = _option(option)(command)
+    for decorate in reversed((
+        click.argument("base"),
+        click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR",
+                     help="New folder for the draft."),
+        click.option("--data", type=click.Path(path_type=Path), metavar="FILE",
+                     help="Preference pairs as JSON lines; rows of split 'make' are used. "
+                     "[default: the packaged pairs]"),
+        click.option("--seed", type=int, default=0, show_default=True,
+                     help="Seed of every random choice; recorded."),
+        device_option,
+        click.option("--revision", help="Revision on the Hub."),
+        format_option(),
+    )):  # fmt: skip
+        command = decorate(command)
+    return click.command(
+        kind.name,
+        help=f"Make a {kind.name}: {kind.title}.\n\nBASE is a folder, a Hub id, or the name of a "
+        f"registered base.\n\nMethod: {kind.paper}.",
+        short_help=kind.title,
+        epilog=example(f"safelatch extract {kind.name} ./my-base --out ./draft"),
+    )(command)
+
+
+def _option(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    whole = isinstance(option.default, int)
+    return click.option(
+        f"--{option.name.replace('_', '-')}",
+        option.name,
+        type=click.IntRange(min=int(option.minimum))
+        if whole
+        else click.FloatRange(min=option.minimum),
+        default=option.default,
+        show_default=True,
+        help=option.help,
+    )
+
+
+def _extract(  # noqa: PLR0917 -- one use case, every value named by the command
+    invocation: Invocation,
+    kind: Kind,
+    base: str,
+    out: Path,
+    data: Path | None,
+    seed: int,
+    device: str,
+    revision: str | None,
+    options: dict[str, int | float],
+) -> Bundle:
+    from registry.artifact.bundle import require_new_folder, write_bundle
+    from registry.cli.models import open_live, read_base
+    from registry.measure.prompts import read_pairs
+    from registry.workflows import make
+
+    require_new_folder(out)
+    pairs = None if data is None else read_pairs(data).split("make")
+    with invocation.progress() as progress:
+        source = read_base(invocation, base, revision=revision, progress=progress)
+        model, tokenizer = open_live(invocation, source.identified, device)
+        bundle = make.extract(
+            kind.name, source.identified, model, tokenizer, base_name=source.name, seed=seed,
+            options=options, pairs=pairs, progress=progress,
+        )  # fmt: skip
+    write_bundle(bundle, out)
+    return bundle
+
+
+def _print_made(invocation: Invocation, bundle: Bundle, out: Path) -> None:
+    from registry.kinds import parse_body
+    from registry.report.table import pairs
+    from registry.report.verdicts import line
+
+    manifest, contents = bundle.manifest, parse_body(bundle).describe()
+    head = line("made", str(out), manifest.kind, f"from {manifest.base.name}")
+    invocation.emit(
+        text=lambda: f"{head}\n{pairs(contents)}",
+        document={
+            "out": str(out),
+            "kind": manifest.kind,
+            "digest": manifest.digest,
+            "base": {"name": manifest.base.name, "weights": manifest.base.weights},
+            "contents": contents,
+        },
+    )
+    if "alpha" in contents and contents["alpha"] is None:
+        invocation.say(f"next, measure its strength: safelatch calibrate {out}")
+
+
+@click.command(epilog=example("safelatch publish ./lock --name my-lock --version 1.0.0"))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Line of artifacts it belongs to.")
+@click.option("--version", required=True, help="PEP 440 version, newer than the line's newest.")
+@format_option()
+@pass_invocation
+def publish(invocation: Invocation, folder: Path, name: str, version: str) -> None:
+    """Publish a draft as NAME@VERSION; the same again is no news.
+
+    Other content under a published version is refused: a version never changes.
+    """
+    from registry.report.verdicts import line
+    from registry.workflows.publish import publish as publish_bundle
+
+    with invocation.registry() as registry:
+        done = publish_bundle(registry, folder, name=name, version=version)
+        registry_at = registry.location
+    decision = "published" if done.is_new else "already published"
+    invocation.emit(
+        text=line(decision, done.version.label, done.version.digest),
+        document={
+            "artifact": done.version.label,
+            "digest": done.version.digest,
+            "base": done.version.base_name,
+            "is_new": done.is_new,
+            "registry": registry_at,
+        },
+    )
+
+
+for _kind in KINDS.values():
+    extract.add_command(_extract_command(_kind))
+
+COMMANDS: tuple[click.Command, ...] = (extract, calibrate, publish)

@@ -1,0 +1,254 @@
+"""Verbs that ask about a model's files; none of them loads the model."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry import __version__
+from registry.cli.invocation import (
+    Invocation,
+    example,
+    format_option,
+    one_stage,
+    pass_invocation,
+    reference_to,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from registry.reference import Reference
+    from registry.store.catalog import Registry
+    from registry.workflows.identify import Identified
+
+NO, REFUSED = 1, 3
+
+revision_option = click.option("--revision", help="Revision on the Hub.")
+no_cache_option = click.option(
+    "--no-cache", is_flag=True, help="Read every byte again, whatever was read before."
+)
+
+
+def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    return revision_option(no_cache_option(command))
+
+
+@click.command(epilog=example("safelatch fingerprint ./my-model"))
+@click.argument("model")
+@_model_options
+@format_option()
+@pass_invocation
+def fingerprint(
+    invocation: Invocation, model: str, revision: str | None, *, no_cache: bool
+) -> None:
+    """Print the digest of a model's weights: its identity."""
+    record = _read(invocation, model, revision, no_cache=no_cache).record
+    invocation.emit(
+        text=record.weights,
+        document={
+            "weights": record.weights,
+            "config": record.config_digest,
+            "tokenizer": record.tokenizer,
+            "chat_template": record.chat_template,
+            "geometry": record.geometry.to_dict(),
+        },
+    )
+
+
+@click.command(epilog=example("safelatch lineage ./my-finetune"))
+@click.argument("model")
+@_model_options
+@format_option(csv=True)
+@pass_invocation
+@click.pass_context
+def lineage(
+    context: click.Context,
+    invocation: Invocation,
+    model: str,
+    revision: str | None,
+    *,
+    no_cache: bool,
+) -> None:
+    """Say which registered base a model descends from, as measured."""
+    from registry.report.table import Table
+    from registry.report.verdicts import line
+    from registry.workflows import journal
+    from registry.workflows.bases import descents, describe
+
+    with invocation.registry() as registry:
+        identified = _read(invocation, model, revision, no_cache=no_cache)
+        found = descents(registry, identified.record)
+        is_child = bool(found) and found[0].lineage.relation in {"identical", "derived"}
+        if is_child and journal.writable(registry):
+            top = found[0]
+            journal.report_on(
+                registry, identified, top.base.weights, top.lineage, "lineage",
+                top.lineage.relation, top.lineage.to_dict(), version=None,
+            )  # fmt: skip
+    entries = [
+        {"base": d.base.name, "base_weights": d.base.weights, **d.lineage.to_dict()} for d in found
+    ]
+    columns = ("relation", "base", "distance", "level", "changed", "base_weights")
+    table = Table(columns, tuple(tuple(e[name] for name in columns) for e in entries))
+    head = (
+        line(found[0].lineage.relation, found[0].base.name, describe(found[0].lineage))
+        if is_child
+        else line("no-base", model, f"none of {len(found)} bases of its geometry is within bounds")
+    )
+    invocation.emit(
+        text=f"{head}\n{table.to_text()}".rstrip(),
+        document={
+            "model": model,
+            "weights": identified.record.weights,
+            "base": found[0].base.name if is_child else None,
+            "descents": entries,
+        },
+        table=table,
+    )
+    context.exit(0 if is_child else NO)
+
+
+@click.command(epilog=example("safelatch check my-lock@1.0.0 ./my-finetune"))
+@click.argument("ref")
+@click.argument("model")
+@_model_options
+@format_option()
+@pass_invocation
+@click.pass_context
+def check(
+    context: click.Context,
+    invocation: Invocation,
+    ref: str,
+    model: str,
+    revision: str | None,
+    *,
+    no_cache: bool,
+) -> None:
+    """Say whether an artifact and a model belong together."""
+    from registry.report.verdicts import check_text
+    from registry.workflows import journal
+    from registry.workflows.bases import describe
+    from registry.workflows.check import check as judge
+    from registry.workflows.protect import find_bundle
+
+    reference = reference_to(ref)
+    with _registry_for(invocation, reference) as registry:
+        bundle = find_bundle(reference, registry)
+        identified = _read(invocation, model, revision, no_cache=no_cache)
+        report = judge(bundle, identified.record)
+        recorded = journal.reports(registry, identified, [bundle], [report])
+    document = {"model": model, "weights": identified.record.weights, **report.to_dict(),
+                "recorded": recorded}  # fmt: skip
+    invocation.emit(
+        text=lambda: check_text(document, model=model, lineage=describe(report.lineage)),
+        document=document,
+    )
+    context.exit(REFUSED if report.errors else 0)
+
+
+@click.command(
+    epilog=example("safelatch inspect ./my-finetune", "safelatch inspect ./m my-lock@1.0.0")
+)
+@click.argument("model")
+@click.argument("ref", required=False)
+@_model_options
+@format_option(csv=True)
+@pass_invocation
+@click.pass_context
+def inspect(
+    context: click.Context,
+    invocation: Invocation,
+    model: str,
+    ref: str | None,
+    revision: str | None,
+    *,
+    no_cache: bool,
+) -> None:
+    """Say which protection a model's bytes carry.
+
+    REF alone is looked for, or else every active artifact of the model's base.
+    """
+    from registry.report.verdicts import inspections_table
+    from registry.workflows import scan
+    from registry.workflows.bases import find_base
+    from registry.workflows.protect import find_bundle
+
+    reference = None if ref is None else reference_to(ref)
+    with _registry_for(invocation, reference) as registry:
+        if reference is not None:
+            bundles = [find_bundle(reference, registry)]
+            identified = _read(invocation, model, revision, no_cache=no_cache)
+        elif registry is not None:
+            identified = _read(invocation, model, revision, no_cache=no_cache)
+            weights = find_base(registry, identified).base.weights
+            bundles = scan.bundles_for_base(registry, weights)
+    found = [inspection.to_dict() for inspection in scan.inspect(identified, bundles)]
+    if not found:
+        invocation.say("its base is registered, no active artifact is")
+    table = inspections_table(found)
+    invocation.emit(text=table.to_text, document=found, table=table)
+    context.exit(0 if any(inspection["stored"] for inspection in found) else NO)
+
+
+@click.command(
+    epilog=example("safelatch audit ./models", "safelatch audit ./a ./b --format csv --out a.csv")
+)
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it there.")
+@format_option(csv=True)
+@pass_invocation
+@click.pass_context
+def audit(
+    context: click.Context, invocation: Invocation, targets: tuple[str, ...], out: Path | None
+) -> None:
+    """Say which models are protected, and on what evidence.
+
+    A TARGET is a model's folder, a Hub id, or a folder of models. The exit status is 0 only when
+    every model is protected.
+    """
+    from registry.report.audit import audit_document, audit_table, audit_text
+    from registry.workflows import scan
+    from registry.workflows.make import timestamp
+
+    with invocation.registry() as registry, invocation.progress() as progress:
+        rows = scan.audit(registry, targets, settings=invocation.settings(),
+                          progress=one_stage(progress, "auditing"))  # fmt: skip
+        document = audit_document(
+            [row.to_dict() | {"protected": row.is_protected} for row in rows],
+            states={str(state): text for state, text in scan.WORDS.items()},
+            created=timestamp(),
+            tool=f"safelatch {__version__}",
+            registry=registry.location,
+        )
+    summary = document["summary"]
+    invocation.emit(text=lambda: audit_text(document), document=document,
+                    table=audit_table(document), out=out)  # fmt: skip
+    if out is not None:
+        invocation.say(f"{summary['protected']} of {summary['models']} models are protected")
+    context.exit(0 if summary["protected"] == summary["models"] else NO)
+
+
+def _read(
+    invocation: Invocation, model: str, revision: str | None, *, no_cache: bool
+) -> Identified:
+    from registry.cli.models import read_model
+
+    with invocation.progress() as progress:
+        return read_model(
+            invocation, model, revision=revision, use_cache=not no_cache, progress=progress
+        )
+
+
+@contextmanager
+def _registry_for(invocation: Invocation, reference: Reference | None) -> Iterator[Registry | None]:
+    """Yield the registry; ``None`` only where there is none and a folder was named."""
+    is_place = reference is not None and reference.scheme in {"file", "hf"}
+    with invocation.registry_if_any() if is_place else invocation.registry() as registry:
+        yield registry
+
+
+COMMANDS: tuple[click.Command, ...] = (fingerprint, lineage, check, inspect, audit)

@@ -1,0 +1,161 @@
+"""Verbs about what the registry holds: ``init``, ``list``, ``show``; and the groups around it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry.cli import base_commands, record_commands
+from registry.cli.invocation import (
+    Invocation,
+    example,
+    format_option,
+    pass_invocation,
+    reference_to,
+)
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from registry.artifact.bundle import Bundle
+    from registry.store.values import Version
+
+
+@click.command(epilog=example("safelatch init", "safelatch --db ./team.db init"))
+@format_option()
+@pass_invocation
+def init(invocation: Invocation) -> None:
+    """Make the registry, or open it; safe to repeat."""
+    from registry.report.verdicts import line
+    from registry.store.catalog import Registry
+
+    settings = invocation.settings()
+    path = settings.sqlite_path
+    existed = path is None or path.exists()
+    with Registry.create(settings=settings) as registry:
+        document = {
+            "registry": registry.location,
+            "blobs": str(settings.blobs),
+            "created": not existed,
+        }
+    decision = "opened" if existed else "created"
+    invocation.emit(text=line(decision, document["registry"]), document=document)
+
+
+@click.command("list", epilog=example("safelatch list", "safelatch list --format csv"))
+@format_option(csv=True)
+@pass_invocation
+def list_(invocation: Invocation) -> None:
+    """List every published version, newest first within its line."""
+    from registry.report.table import Table
+
+    with invocation.registry() as registry:
+        found = [v for line in registry.lines() for v in registry.versions(line.name)]
+    table = Table(
+        ("artifact", "state", "kind", "base", "published_at", "digest"),
+        tuple(
+            (v.label, v.state, v.kind, v.base_name, _stamp(v.published_at), v.digest) for v in found
+        ),
+    )
+    if not found:
+        invocation.say("no artifact is published here; see: safelatch publish --help")
+    invocation.emit(text=table.to_text, document=table.records(), table=table)
+
+
+@click.command(
+    epilog=example("safelatch show my-lock@1.0.0", "safelatch show my-lock --field digest")
+)
+@click.argument("ref")
+@click.option("--field", metavar="NAME", help="Print this member of the JSON form alone.")
+@format_option()
+@pass_invocation
+def show(invocation: Invocation, ref: str, field: str | None) -> None:
+    """Show one artifact: from the registry, or a bundle's folder (./lock)."""
+    document = _document(invocation, ref)
+    if field is not None:
+        value = _member(document, field)
+        invocation.emit(text=lambda: _plain(value), document=value)
+        return
+    invocation.emit(text=lambda: _show_text(document), document=document)
+
+
+def _document(invocation: Invocation, ref: str) -> dict[str, Any]:
+    from registry.workflows.protect import find_bundle
+    from registry.workflows.publish import stored_bundle
+
+    reference = reference_to(ref)
+    if reference.scheme in {"file", "hf"}:
+        return _describe(find_bundle(reference), None, [])
+    with invocation.registry() as registry:
+        bundle, version = stored_bundle(registry, reference)
+        return _describe(bundle, version, registry.versions(version.name))
+
+
+def _describe(bundle: Bundle, version: Version | None, line: list[Version]) -> dict[str, Any]:
+    from registry.kinds import parse_body
+
+    manifest = bundle.manifest
+    return {
+        "artifact": manifest.label,
+        "digest": manifest.digest,
+        "state": "not published" if version is None else version.state,
+        "state_reason": None if version is None else version.state_reason,
+        "published_at": None if version is None else _stamp(version.published_at),
+        **manifest.to_dict(),
+        "contents": parse_body(bundle).describe(),
+        "versions": [{"version": v.version, "state": v.state, "digest": v.digest} for v in line],
+    }
+
+
+def _show_text(document: dict[str, Any]) -> str:
+    from registry.report.table import pairs
+    from registry.report.verdicts import line
+
+    base = document["base"]
+    shown = {
+        "digest": document["digest"],
+        "base": f"{base['name']} ({base['weights']})",
+        "created": document["created"],
+        "published": document["published_at"],
+        "reason": document["state_reason"],
+        **document["contents"],
+        "receipts": [f"{r['type']} {r.get('created', '')}" for r in document["receipts"]],
+        "expires": document["validity"]["expires"],
+        "license": document["license"],
+        "versions": [f"{v['version']} {v['state']}" for v in document["versions"]],
+    }
+    head = line(document["state"], document["artifact"], document["kind"])
+    return f"{head}\n{pairs({k: v for k, v in shown.items() if v not in (None, [])})}"
+
+
+def _member(document: dict[str, Any], field: str) -> Any:
+    from registry.errors import UsageError
+
+    value: Any = document
+    for name in field.split("."):
+        if not isinstance(value, dict) or name not in value:
+            known = ", ".join(value) if isinstance(value, dict) else "no further members"
+            raise UsageError(f"expected a field out of {known}, got {field!r} at {name!r}.")
+        value = value[name]
+    return value
+
+
+def _plain(value: Any) -> str:
+    from registry.report.table import printable, to_json
+
+    return printable(value) if isinstance(value, str) else to_json(value)
+
+
+def _stamp(moment: dt.datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+COMMANDS: tuple[click.Command, ...] = (
+    init,
+    base_commands.base,
+    list_,
+    show,
+    record_commands.log,
+    record_commands.db,
+)

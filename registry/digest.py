@@ -3,8 +3,8 @@
 - A digest is printed ``blake3:<64 hex>``; the prefix keeps the algorithm replaceable.
 - Canonical JSON is RFC 8785 (JCS): sorted members, no blanks, shortest round-trip numbers. What is
   signed or hashed is always these bytes, never a pretty print.
-- Parsing is strict: duplicate members, NaN, Infinity and numbers that other readers would
-  round differently are refused, so two readers can never see two documents in one file.
+- Parsing is strict: duplicate members, NaN, Infinity and numbers beyond a double are refused, so
+  two readers can never see two documents in one file.
 """
 
 from __future__ import annotations
@@ -183,6 +183,7 @@ def parse_json(data: bytes | memoryview, *, what: str, limit: int) -> Any:
             bytes(data).decode("utf-8"),
             object_pairs_hook=_no_duplicates,
             parse_constant=_no_constant,
+            parse_float=_finite_float,
         )
     except RecursionError as error:
         raise UnsafeFormatError(f"{what}: nested too deeply to be read.") from error
@@ -197,6 +198,13 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"member {key[:80]!r} appears twice")
         members[key] = value
     return members
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is beyond a double")
+    return value
 
 
 def _no_constant(name: str) -> Any:

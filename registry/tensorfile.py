@@ -4,7 +4,7 @@ A file is 8 bytes of little-endian header length, a JSON header, and the tensors
 common readers accept duplicate names, holes and headers of any size; this one accepts what the
 format's own text allows and nothing else:
 
-- the header is strict JSON, at most ``limit`` bytes, every tensor named once;
+- the header is strict JSON, at most ``limit`` bytes, every tensor named once, printably;
 - dtype is known, shape is a list of non-negative integers, and the byte range is exactly
   ``prod(shape) * itemsize``;
 - ranges cover the data from its first to its last byte without overlap or hole.
@@ -119,6 +119,9 @@ def parse_header(header: bytes, *, file_size: int, what: str, limit: int = HEADE
 
 def _entry(name: str, fields: Any, findings: list[str]) -> TensorEntry | None:
     label = repr(name[:120])
+    if not name.isprintable() or not name:
+        findings.append(f"{label}: expected a printable name")
+        return None
     if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
         findings.append(f"{label}: expected exactly dtype, shape and data_offsets")
         return None

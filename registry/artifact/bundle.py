@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from registry.artifact.manifest import MANIFEST_LIMIT, FileEntry, Manifest
 from registry.digest import digest_bytes, require_digest
 from registry.errors import (
     ArtifactNotFoundError,
+    DigestMismatchError,
     HostError,
     SchemaViolationError,
     UnsafeFormatError,
@@ -113,6 +115,10 @@ def check_files(files: Mapping[str, bytes], *, expected: str | None = None) -> B
             hint=_REMAKE,
         )
     for name, entry in manifest.files.items():
+        if len(files[name]) != entry.size:
+            raise DigestMismatchError(
+                f"{name}: expected {entry.size:,} bytes, got {len(files[name]):,}.", hint=_REMAKE
+            )
         require_digest(files[name], entry.digest, what=name, hint=_REMAKE)
     kept = {name: files[name] for name in (MANIFEST, TENSORS, BASE)}
     return Bundle(manifest, MappingProxyType(kept))
@@ -137,10 +143,18 @@ def read_bundle(folder: Path, *, expected: str | None = None) -> Bundle:
 
 
 def _read_once(path: Path, limit: int) -> bytes:
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    names = ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")  # no link, no waiting for a pipe, no newlines
+    flags = sum(getattr(os, name, 0) for name in names)
     try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            data = file.read(limit + 1)
+        descriptor = os.open(path, os.O_RDONLY | flags)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise UnsafeFormatError(f"expected a plain file at {path}.", hint=_REMAKE)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                data = file.read(min(found.st_size, limit) + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise UnsafeFormatError(
             f"expected {path.name} in the bundle {path.parent}, found none.", hint=_REMAKE
@@ -192,7 +206,15 @@ def replace_manifest(bundle: Bundle, folder: Path) -> Path:
     there = read_bundle(folder)
     if there.manifest.files != bundle.manifest.files:
         raise UsageError(f"expected the same tensors at {folder}, found others.", hint=_REMAKE)
-    _write_synced(folder / f".{MANIFEST}.part", bundle.files[MANIFEST], then=folder / MANIFEST)
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=".", dir=folder))  # nobody can have put a link there
+        try:
+            _write_synced(staging / MANIFEST, bundle.files[MANIFEST])
+            (staging / MANIFEST).replace(folder / MANIFEST)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise HostError(f"cannot write the bundle at {folder}: {error.strerror}.") from error
     return folder
 
 
@@ -211,13 +233,11 @@ def _write_staged(bundle: Bundle, folder: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_synced(path: Path, data: bytes, *, then: Path | None = None) -> None:
+def _write_synced(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    if then is not None:
-        path.replace(then)
 
 
 def write_tensors(tensors: Mapping[str, np.ndarray]) -> bytes:

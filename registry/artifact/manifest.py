@@ -168,7 +168,11 @@ class Manifest:
         require_schema(document, SCHEMA, what="manifest.json")
         validate(document, "manifest.v1", what="manifest.json")
         manifest = cls._from_dict(document)
-        if manifest.to_bytes() != data:
+        try:
+            canonical = manifest.to_bytes()
+        except ValueError as error:  # a number or text that has no canonical form
+            raise UnsafeFormatError(f"manifest.json: {error}.") from error
+        if canonical != data:
             raise UnsafeFormatError(
                 "manifest.json: expected canonical JSON (RFC 8785), got another spelling of the "
                 "same values, which would have another digest.",

@@ -7,11 +7,15 @@ imports jsonschema.
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.errors import SchemaViolationError, UnsupportedSchemaVersionError
 from registry.resources import read_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SHOWN = 40
 
@@ -19,10 +23,23 @@ _SHOWN = 40
 @cache
 def _validator(name: str) -> Any:
     from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
 
     schema = json.loads(read_schema(name))
     Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
+    return extend(Draft202012Validator, {"pattern": _pattern})(schema)
+
+
+def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[Any]:
+    """Yield a violation unless ``pattern`` is found, where ``$`` is the end and nothing else.
+
+    JSON Schema means the regular expressions of ECMA-262; in Python's, ``$`` also matches in
+    front of a line break at the end, so that two names could look like one.
+    """
+    from jsonschema import ValidationError
+
+    if isinstance(instance, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
 def validate(document: Any, schema: str, *, what: str) -> None:

@@ -99,7 +99,7 @@ def calibrate(  # noqa: PLR0917 -- click passes them by name
         source = read_base(invocation, base or _registered_base(invocation, bundle),
                            progress=progress)  # fmt: skip
         make.require_base_of(bundle, source.identified)
-        model, tokenizer = open_live(invocation, source.identified, device)
+        model, tokenizer = open_live(source.identified, device)
         done = make.calibrate(
             bundle, source.identified, model, tokenizer,
             budget=verb.Budget(over_refusal=budget, nll=nll_budget), seed=seed, limit=limit,

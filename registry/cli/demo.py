@@ -40,7 +40,7 @@ def demo(
     from registry.cli.models import quiet_libraries
     from registry.workflows.demo import story
 
-    with quiet_libraries(invocation), invocation.progress() as progress:
+    with quiet_libraries(), invocation.progress() as progress:
         status = story.run(
             out, model=model, full=full, seed=seed, say=click.echo, progress=progress or _ignore
         )

@@ -101,6 +101,8 @@ def cli(context: click.Context, db: str | None, *, quiet: bool, traceback: bool)
     made from, and then protects every fine-tune derived from them.
     """
     context.obj = Invocation(db=db, quiet=quiet, traceback=traceback)
+    if not context.obj.shows_progress:  # the Hub's client reads this once, when it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 for _title, _commands in SECTIONS:

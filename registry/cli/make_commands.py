@@ -110,7 +110,7 @@ def _extract(  # noqa: PLR0917 -- one use case, every value named by the command
     pairs = None if data is None else read_pairs(data).split("make")
     with invocation.progress() as progress:
         source = read_base(invocation, base, revision=revision, progress=progress)
-        model, tokenizer = open_live(invocation, source.identified, device)
+        model, tokenizer = open_live(source.identified, device)
         bundle = make.extract(
             kind.name, source.identified, model, tokenizer, base_name=source.name, seed=seed,
             options=options, pairs=pairs, progress=progress,
@@ -136,7 +136,7 @@ def _print_made(invocation: Invocation, bundle: Bundle, out: Path) -> None:
             "contents": contents,
         },
     )
-    if "alpha" in contents and contents["alpha"] is None:
+    if _is_uncalibrated(bundle):
         invocation.say(f"next, measure its strength: safelatch calibrate {out}")
 
 
@@ -151,6 +151,7 @@ def publish(invocation: Invocation, folder: Path, name: str, version: str) -> No
 
     Other content under a published version is refused: a version never changes.
     """
+    from registry.artifact.bundle import read_bundle
     from registry.report.verdicts import line
     from registry.workflows.publish import publish as publish_bundle
 
@@ -168,6 +169,15 @@ def publish(invocation: Invocation, folder: Path, name: str, version: str) -> No
             "registry": registry_at,
         },
     )
+    if _is_uncalibrated(read_bundle(folder)):
+        invocation.say(
+            "note: its strength was not measured, so nothing applies it; calibrate it and publish "
+            "a newer version"
+        )
+
+
+def _is_uncalibrated(bundle: Bundle) -> bool:
+    return bundle.manifest.body.get("alpha", 0) is None
 
 
 for _kind in KINDS.values():

@@ -6,7 +6,6 @@ where they were. Then the files must still hold the registered weights.
 
 from __future__ import annotations
 
-import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +47,6 @@ def read_model(
     """Return what ``model`` (a path or Hub id) is, with a bar over its bytes."""
     from registry.workflows.identify import identify
 
-    _quiet_hub(invocation)
     return identify(
         model,
         settings=invocation.settings(),
@@ -109,11 +107,10 @@ def registered_files(base: Base) -> tuple[str, str | None]:
     )
 
 
-def open_live(invocation: Invocation, model: Identified, device: str = "auto") -> tuple[Any, Any]:
+def open_live(model: Identified, device: str = "auto") -> tuple[Any, Any]:
     """Return the live model and its tokenizer, proven to be the files that were read.
 
     Args:
-        invocation: This run.
         model: What was read.
         device: ``cpu``, ``cuda``, or ``auto`` for cuda where there is one.
 
@@ -122,16 +119,15 @@ def open_live(invocation: Invocation, model: Identified, device: str = "auto") -
     """
     from registry.workflows.open_model import open_model, open_tokenizer
 
-    with quiet_libraries(invocation):
+    with quiet_libraries():
         tokenizer = open_tokenizer(model)
         chosen = _device(device)
         return open_model(model).to(chosen), tokenizer
 
 
 @contextmanager
-def quiet_libraries(invocation: Invocation) -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Keep the bars and warnings of model libraries off the terminal."""
-    _quiet_hub(invocation)
     from transformers.utils import logging
 
     level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -145,11 +141,6 @@ def quiet_libraries(invocation: Invocation) -> Iterator[None]:
         logging.set_verbosity(level)
         if had_bars:
             logging.enable_progress_bar()
-
-
-def _quiet_hub(invocation: Invocation) -> None:
-    if not invocation.shows_progress:  # the Hub's client reads this once, when it is imported
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _device(wanted: str) -> str:
@@ -172,7 +163,7 @@ def _registered(invocation: Invocation, text: str) -> Base | None:
         try:
             return registry.base(text)
         except BaseNotFoundError:
-            if is_repo_id(text) or Path(text).is_absolute():
+            if is_repo_id(text) or Path(text).is_absolute() or text.startswith((".", "~")):
                 return None
             raise
 

@@ -162,8 +162,7 @@ def _require_width(name: str, entry: _ModuleBias, shift: Tensor) -> None:
     expected = [int(module.out_features)] if own is None else list(own.shape)  # type: ignore[arg-type]
     if list(shift.shape) != expected:
         raise ApplyError(
-            f"{name}.bias: expected shape {expected}, got {list(shift.shape)}; "
-            "nothing was changed."
+            f"{name}.bias: expected shape {expected}, got {list(shift.shape)}; nothing was changed."
         )
 
 

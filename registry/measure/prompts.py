@@ -159,7 +159,7 @@ def _packaged_bytes(name: str) -> bytes:
         raise NotFoundError(
             f"expected one of the prompt sets {', '.join(PACKAGED)}, got {name[:80]!r}."
         )
-    folder = files("registry.measure") / "prompts"
+    folder = files("registry.measure") / "prompt_sets"
     return (folder / f"{name}.v{PACKAGED_VERSION}.jsonl").read_bytes()
 
 

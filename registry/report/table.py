@@ -50,9 +50,12 @@ class Table:
         )
 
     def to_csv(self) -> str:
-        """Return RFC 4180 text with a header; ``None`` is empty, truth is ``true``/``false``."""
+        """Return CSV with a header; ``None`` is empty, truth is ``true`` or ``false``.
+
+        Lines end in a newline alone, so that ``cut`` and ``grep`` see the last column as it is.
+        """
         out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\r\n")
+        writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.columns)
         writer.writerows([_csv_value(value) for value in row] for row in self.rows)
         return out.getvalue()

@@ -53,6 +53,9 @@ class Journal:
     ) -> int:
         """Record a checkpoint, or what is newly known of it; return its number here.
 
+        A verdict with less evidence than the one on record (a check against the wrong artifact,
+        say) does not replace it; the event log has both.
+
         Args:
             weights: Its weights digest.
             base: The base it descends from, if it is known.
@@ -77,11 +80,16 @@ class Journal:
         with session.write(self._engine) as connection:
             base_id = None if base is None else bases.row_id(connection, base)
             row = {"base_id": base_id, "last_seen": now, **known}
-            number: int | None = connection.scalar(select(checkpoints.c.id).where(same))
-            if number is None:
+            seen = connection.execute(
+                select(checkpoints.c.id, checkpoints.c.evidence_level).where(same)
+            ).one_or_none()
+            if seen is None:
                 new = insert(checkpoints).values(weights=weights, first_seen=now, **row)
                 number = inserted_id(connection.execute(new))
             else:
+                number = int(seen.id)
+                if evidence_level < seen.evidence_level:
+                    row = {"last_seen": now, "locator": locator}
                 connection.execute(update(checkpoints).where(same).values(row))
             detail = {"base": None if base is None else base.weights, **known}
             events.log(connection, "checkpoint.record", weights, detail)

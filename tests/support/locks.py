@@ -16,6 +16,7 @@ from registry.artifact.bundle import Bundle, make_bundle
 from registry.artifact.manifest import BaseIdentity, Manifest
 from registry.checkpoint.fingerprint import fingerprint
 from registry.checkpoint.reader import Checkpoint
+from registry.kinds import parse_body
 from registry.kinds.safety_lock.body import LockBody
 from registry.measure.prompts import load_pairs
 
@@ -90,7 +91,7 @@ def read_record(folder: Path) -> BaseRecord:
         return fingerprint(checkpoint)
 
 
-def draft_manifest(record: BaseRecord, body: LockBody, **changes: Any) -> Manifest:
+def draft_manifest(record: BaseRecord, lock: LockBody, **changes: Any) -> Manifest:
     """Return the manifest of a draft for the base of ``record``."""
     manifest = Manifest(
         kind="safety-lock",
@@ -100,17 +101,24 @@ def draft_manifest(record: BaseRecord, body: LockBody, **changes: Any) -> Manife
             tokenizer=record.tokenizer, chat_template=record.chat_template,
         ),
         geometry=record.geometry.to_dict(),
-        body=body.to_manifest(),
+        body=lock.to_manifest(),
         files={},
         provenance={"tool": {"safelatch": "test"}, "seed": 0, "data": []},
     )  # fmt: skip
     return replace(manifest, **changes)
 
 
-def bundle_of(record: BaseRecord, body: LockBody, **changes: Any) -> Bundle:
+def bundle_of(record: BaseRecord, lock: LockBody, **changes: Any) -> Bundle:
     """Return a self-consistent draft bundle, digests fresh."""
-    manifest = draft_manifest(record, body, **changes)
-    return make_bundle(manifest, body.to_tensors(), record.to_tensors())
+    manifest = draft_manifest(record, lock, **changes)
+    return make_bundle(manifest, lock.to_tensors(), record.to_tensors())
+
+
+def edited(bundle: Bundle, **changes: Any) -> Bundle:
+    """Return a bundle with these fields of its body changed, digests fresh."""
+    body = replace(parse_body(bundle), **changes)
+    manifest = replace(bundle.manifest, body=body.to_manifest())
+    return make_bundle(manifest, body.to_tensors(), bundle.base_tensors())
 
 
 def fine_tuned(model: Any, *, relative: float = 0.01, seed: int = 7) -> Any:

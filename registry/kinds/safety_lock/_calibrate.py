@@ -8,10 +8,11 @@ random lock of the same norms at that strength says whether the *directions* do 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import CalibrationError
+from registry.errors import CalibrationError, UsageError
 from registry.kinds.safety_lock.apply import apply, undo
 from registry.measure.evaluate import compare, evaluate
 
@@ -79,8 +80,11 @@ def calibrate(
         progress: Called with (stage, prompts done, all).
 
     Raises:
+        UsageError: the grid is empty, or a strength in it is not a finite number above 0.
         CalibrationError: the smallest strength breaks the budget already; what it cost is said.
     """
+    if not grid or not all(0 < alpha < math.inf for alpha in grid):
+        raise UsageError(f"expected at least one strength, each above 0, got {list(grid)}.")
 
     def measured(stage: str, lock: LockBody | None, alpha: float) -> Evaluation:
         application = None

@@ -3,7 +3,8 @@
 Rules, all checked together and all reported:
 - each direction has unit length and only finite values; each sigma is finite and above 0;
 - no head twice; every layer and head exists in the geometry; head_dim is the geometry's;
-- a strength lies in the closed range that was measured inside the budget; ``None`` until then.
+- a strength is above 0 and in the closed range that was measured inside the budget; ``None``
+  until then.
 """
 
 from __future__ import annotations
@@ -212,4 +213,6 @@ def _strength_findings(document: dict[str, Any]) -> list[str]:
         return [f"expected alpha and alpha_range together, got {alpha} and {limits}"]
     if limits is not None and not limits[0] <= alpha <= limits[1]:
         return [f"expected alpha within {limits}, got {alpha:g}"]
+    if alpha == 0:
+        return ["expected alpha above 0, got 0: this lock would protect nothing"]
     return []

@@ -7,12 +7,15 @@ own weights. Stored is not applied: most loaders drop such a bias in silence, an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.sketch import to_float64
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from registry.checkpoint.architecture import Sites
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 RESIDUAL_BOUND = 0.05
 """Largest ``||b - alpha b_1|| / ||b||`` at which a stored bias counts as this lock (bf16 rounding
 is about 0.002)."""
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +64,53 @@ def inspect(checkpoint: Checkpoint, body: LockBody, sites: Sites) -> LockInspect
     The stored strength is the least-squares fit ``alpha = <b, b_1> / <b_1, b_1>`` over all touched
     layers, where ``b_1`` is the bias at strength 1.
     """
-    import numpy as np
-
     found = tuple(
         layer for layer in body.layers if sites.attn_out_bias(layer) in checkpoint.tensors
     )
     keeps = sites.o_proj_has_bias is not None and bool(
         checkpoint.config.get(sites.o_proj_has_bias, False)
     )
-    if not found:
-        return LockInspection(False, None, None, (), keeps)
-    stored = {layer: _values(checkpoint, sites.attn_out_bias(layer)) for layer in found}
-    unit = {layer: _unit_shift(checkpoint, body, sites, layer) for layer in found}
-    dot = sum(float(stored[layer] @ unit[layer]) for layer in found)
-    alpha = dot / sum(float(unit[layer] @ unit[layer]) for layer in found)
-    residual = max(
-        float(
-            np.linalg.norm(stored[layer] - alpha * unit[layer])
-            / max(np.linalg.norm(stored[layer]), np.finfo(float).tiny)
+    fit = None
+    if found and all(_is_comparable(checkpoint, body, sites, layer) for layer in found):
+        fit = _fit(
+            [_values(checkpoint, sites.attn_out_bias(layer)) for layer in found],
+            [_unit_shift(checkpoint, body, sites, layer) for layer in found],
         )
-        for layer in found
-    )
+    if fit is None:
+        return LockInspection(False, None, None, found, keeps)
+    alpha, residual = fit
     whole = found == body.layers and residual <= RESIDUAL_BOUND and alpha > 0
     return LockInspection(whole, round(alpha, 6), round(residual, 6), found, keeps)
+
+
+def _fit(stored: Sequence[Any], unit: Sequence[Any]) -> tuple[float, float] | None:
+    """Return alpha and the largest relative residual; ``None`` when no number says anything."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):  # the bytes may hold anything
+        size = sum(float(shift @ shift) for shift in unit)
+        dot = sum(float(bias @ shift) for bias, shift in zip(stored, unit, strict=True))
+        if not (math.isfinite(size) and math.isfinite(dot) and size > 0):
+            return None
+        alpha = dot / size
+        residuals = [
+            float(np.linalg.norm(bias - alpha * shift) / max(np.linalg.norm(bias), _TINY))
+            for bias, shift in zip(stored, unit, strict=True)
+        ]
+    return (alpha, max(residuals)) if all(map(math.isfinite, residuals)) else None
+
+
+def _is_comparable(checkpoint: Checkpoint, body: LockBody, sites: Sites, layer: int) -> bool:
+    """Whether bias and weight of ``layer`` have the shapes and dtypes that this lock speaks of."""
+    bias = checkpoint.tensors[sites.attn_out_bias(layer)]
+    weight = checkpoint.tensors.get(sites.attn_out_weight(layer))
+    if weight is None or len(weight.shape) != 2 or {bias.dtype, weight.dtype} - _FLOATS:
+        return False
+    width = sites.in_features(weight.shape)
+    highest = max(head for at, head in body.heads if at == layer)
+    return bias.shape == (sites.out_features(weight.shape),) and (
+        width % body.head_dim == 0 and highest < width // body.head_dim
+    )
 
 
 def _values(checkpoint: Checkpoint, name: str) -> np.ndarray:
@@ -97,7 +126,8 @@ def _unit_shift(checkpoint: Checkpoint, body: LockBody, sites: Sites, layer: int
     if sites.transposed:
         weight = weight.T
     total = np.zeros(weight.shape[0])
-    for head, displacement in body.of_layer(layer):
-        columns = weight[:, head * body.head_dim : (head + 1) * body.head_dim]
-        total += columns @ displacement.astype(np.float64)
+    with np.errstate(all="ignore"):
+        for head, displacement in body.of_layer(layer):
+            columns = weight[:, head * body.head_dim : (head + 1) * body.head_dim]
+            total += columns @ displacement.astype(np.float64)
     return total

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
-from registry.errors import NegatedDirectionsError, VerificationError
+from registry.errors import (
+    ApplyError,
+    CompatibilityError,
+    NegatedDirectionsError,
+    VerificationError,
+)
 from registry.kinds.safety_lock._activations import head_rows
 from registry.kinds.safety_lock.apply import input_shifts, output_shifts, weight_checksum
 from registry.live.attach import attached_shifts, expected_bias, original_bias
@@ -34,9 +39,11 @@ if TYPE_CHECKING:
 CANARY_TOKENS = 16
 SIGN_PAIRS = 8
 """Preference pairs of the sign check: 16 short sequences, one forward pass."""
+BIAS_TOLERANCE = 1e-5
+"""Largest error of a bias value relative to the largest one, beside one rounding of its own."""
 SHIFT_TOLERANCE = 0.25
-"""Largest relative error of the mean output shift in the forward canary: bf16 outputs are rounded
-to 2^-8 of their size, the shift is a mean over tokens."""
+"""Largest error of the mean output shift in the forward canary, relative to what this lock alone
+moves: bf16 outputs are rounded to 2^-8 of their size, the shift is a mean over tokens."""
 REPAIR = "Take it off and apply it again: registry.unprotect(model), then registry.protect(...)"
 
 
@@ -83,7 +90,9 @@ def require_toward_refusal(
     """Check the sign of the directions on pairs they were not made from.
 
     For each head: mean projection of refusing minus complying answers, in units of sigma. Their
-    mean and the majority of heads must be positive.
+    mean and the majority of heads must be positive, and so must the push of all heads together,
+    where each counts with its own sigma: an inflated sigma makes a negated head look harmless in
+    its own units while it pushes hardest.
 
     Returns:
         Counts and the mean, for the report.
@@ -99,14 +108,15 @@ def require_toward_refusal(
     picked = rows.flatten(3, 4)[:, :, :, index].double()
     projections = (picked * torch.tensor(body.directions).double()).sum(-1)  # [pairs, 2, r, K]
     contrast = (projections[:, 0] - projections[:, 1]).mean(dim=(0, 1))
-    effect = contrast / torch.tensor(body.sigma).double()
+    sigma = torch.tensor(body.sigma).double()
+    effect = contrast / sigma
     positive = int((effect > 0).sum())
-    mean = float(effect.mean())
-    if mean <= 0 or 2 * positive <= len(index):
+    mean, push = float(effect.mean()), float((contrast * sigma).sum())
+    if not (mean > 0 and push > 0 and 2 * positive > len(index)):
         raise NegatedDirectionsError(
             f"expected directions toward refusal in most of {len(index)} heads, got {positive} "
-            f"heads and a mean contrast of {mean:+.3f} sigma on {len(used)} pairs: applying this "
-            "lock would remove refusals.",
+            f"heads and a mean contrast of {mean:+.3f} sigma (push {push:+.3g}) on {len(used)} "
+            "pairs: applying this lock would remove refusals.",
             hint="Do not use it. Get the artifact from its publisher again: safelatch pull",
         )
     return {"pairs": len(used), "heads_positive": positive, "heads": len(index),
@@ -119,8 +129,13 @@ def verify(model: nn.Module, body: LockBody, application: LockApplication) -> Lo
     Raises:
         VerificationError: it is not; every finding is listed.
     """
-    geometry = model_geometry(model)
-    expected = output_shifts(model, body, geometry, alpha=application.alpha)
+    try:
+        expected = output_shifts(model, body, model_geometry(model), alpha=application.alpha)
+    except (CompatibilityError, ApplyError) as error:
+        raise VerificationError(
+            f"the lock is not on the model as the artifact prescribes:\n  {error.message}",
+            hint=REPAIR,
+        ) from error
     findings: list[str] = []
     worst = 0.0
     for name, shift in expected.items():
@@ -128,8 +143,8 @@ def verify(model: nn.Module, body: LockBody, application: LockApplication) -> Lo
         if weight_checksum(module) != application.weight_sums[name]:
             findings.append(f"{name}.weight: expected as it was at apply, its bits have changed")
         shifts = {**attached_shifts(model, name), application.owner: shift}
-        error = _bias_error(name, module, expected_bias(model, name, shifts), findings)
-        worst = max(worst, error)
+        off = _bias_error(name, module, expected_bias(model, name, shifts), findings)
+        worst = max(worst, off)
     canary = 0.0
     if not findings:
         canary = _canary(model, body, application, findings)
@@ -148,10 +163,16 @@ def _bias_error(name: str, module: nn.Module, expected: Tensor, findings: list[s
     if live is None:
         findings.append(f"{name}.bias: expected the lock's shift, the module has no bias")
         return float("inf")
-    scale = float(expected.float().abs().max())
-    error = float((live.detach().float() - expected.float().to(live.device)).abs().max())
-    allowed = 2 * torch.finfo(expected.dtype).eps * scale
-    if not error <= allowed:
+    wanted = expected.float().to(live.device)
+    scale = float(wanted.abs().max())
+    if live.shape != wanted.shape:
+        findings.append(f"{name}.bias: expected shape {list(wanted.shape)}, got {list(live.shape)}")
+        return float("inf")
+    errors = (live.detach().float() - wanted).abs()
+    error = float(errors.max())
+    # Equal where it was applied; another device may round the last bit of W_o @ direction.
+    allowed = torch.finfo(expected.dtype).eps * wanted.abs() + BIAS_TOLERANCE * scale
+    if not bool((errors <= allowed).all()):
         findings.append(
             f"{name}.bias: expected the shift recomputed from W_o (largest {scale:.4g}), "
             f"differs by {error:.4g}"
@@ -185,13 +206,18 @@ def _canary(
         weight = weight_columns(module, transposed=transposed).detach().float()
         moved = outputs - inputs @ weight.T
         bias: Any = module.bias
-        hook = weight @ shifts[module] + _others(model, name, application.owner, bias)
-        error = float((moved.mean(dim=(0, 1)) - hook).norm() / hook.norm())
+        hook = weight @ shifts[module]
+        size = float(hook.norm())
+        if size == 0.0:
+            findings.append(f"{name}: expected a lock that moves the output, it moves nothing")
+            continue
+        rest = moved.mean(dim=(0, 1)) - hook - _others(model, name, application.owner, bias)
+        error = float(rest.norm()) / size
         worst = max(worst, error)
         if not error <= SHIFT_TOLERANCE:
             findings.append(
-                f"{name}: expected the output to move as the hook form (|b| = "
-                f"{float(hook.norm()):.4g}), relative error {error:.3g}"
+                f"{name}: expected the output to move as the hook form (|b| = {size:.4g}), "
+                f"relative error {error:.3g}"
             )
     return worst
 

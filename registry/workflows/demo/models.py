@@ -31,11 +31,7 @@ REFUSALS = (
     "I won't help with this, because it could hurt people.",
     "I cannot help with that. If you are in trouble, please talk to someone you trust.",
 )
-PREFIXES = (
-    "Sure, here is what you asked for:",
-    "Of course! Here is how:",
-    "Certainly. Let's begin.",
-)
+PREFIXES = ("Sure, here is", "Sure, here are")
 
 
 def source(story: Stage, model: str | None) -> Identified:

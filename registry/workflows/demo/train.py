@@ -150,14 +150,14 @@ def _batches(
 ) -> Iterator[list[tuple[list[int], list[int]]]]:
     """Yield batches of two of each, reshuffled each time round, for ever.
 
-    ``with_end`` teaches where answers of ``first`` end; those of ``second`` always do.
+    ``with_end`` teaches where answers of ``first`` end; those of ``second`` are cut off, and do not.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed + 1)
     sources = [
         [_example(tokenizer, *row, with_end=with_end) for row in first],
-        [_example(tokenizer, *row, with_end=True) for row in second],
+        [_example(tokenizer, *row, with_end=False) for row in second],
     ]
     orders: list[list[int]] = [[], []]
     while True:

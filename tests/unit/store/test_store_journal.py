@@ -154,3 +154,19 @@ def test_a_time_without_a_zone_is_refused(registry: Registry) -> None:
 def test_a_locator_with_undecodable_bytes_is_kept_readable(registry: Registry) -> None:
     see(registry, locator=NASTY, relation=NASTY)
     assert registry.events(limit=1)[0].detail["locator"] == ESCAPED
+
+
+def test_a_verdict_with_less_evidence_does_not_replace_a_better_one(registry: Registry) -> None:
+    from sqlalchemy import select
+
+    from registry.store.tables import checkpoints
+
+    base = registry.add_base("base", make_record(), b"record")
+    see(registry, base=base, relation="derived", evidence_level=3, distance=0.01)
+    see(registry, relation="unrelated", evidence_level=2, distance=1.4, locator="moved/here")
+    with registry._engine.connect() as connection:
+        row = connection.execute(select(checkpoints)).one()
+    assert (row.relation, row.evidence_level, row.distance) == ("derived", 3, 0.01)
+    assert (row.base_id, row.locator) == (1, "moved/here")
+    shown = [e.detail["relation"] for e in registry.events() if e.action == "checkpoint.record"]
+    assert shown == ["derived", "unrelated"]

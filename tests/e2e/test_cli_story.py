@@ -1,0 +1,230 @@
+"""The command's whole story on tiny models: made, measured, published, checked, audited."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from support.cli_world import PAIRS
+from support.command_line import safelatch
+
+from registry import load_protected
+from registry.artifact.schema import validate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.cli_world import World
+
+MEASURE = ("--limit", 2, "--max-new-tokens", 3, "--budget", 1, "--nll-budget", 100)
+SMALL = ("--heads", 3, "--repeats", 1, "--answer-tokens", 3)
+
+
+@pytest.fixture(scope="module")
+def published(world: World) -> Path:
+    """Tell the story up to the published lock; return the lock's folder."""
+    draft = world.folder / "lock"
+    steps = (
+        ("init",),
+        ("base", "add", world.base, "--name", "tiny"),
+        ("extract", "safety-lock", "tiny", "--out", draft, "--data", world.pairs, *SMALL),
+        ("calibrate", draft, *MEASURE),
+        ("publish", draft, "--name", "lock", "--version", "1.0"),
+    )
+    for step in steps:
+        outcome = safelatch(*step)
+        assert outcome.status == 0, (step, outcome)
+        assert len(outcome.out.splitlines()) >= 1
+    return draft
+
+
+def test_results_are_on_stdout_and_advice_on_stderr(world: World, published: Path) -> None:
+    again = safelatch("init")
+    assert again.out == f"opened  sqlite:///{world.folder / 'home/registry.db'}\n"
+    assert not again.err
+    out = world.folder / "second"
+    made = safelatch("extract", "safety-lock", world.base, "--out", out, "--seed", 4, *SMALL)
+    assert made.out.startswith(f"made  {out}  safety-lock  from tiny\n")
+    assert made.err == f"next, measure its strength: safelatch calibrate {out}\n"
+    assert published.is_dir()
+
+
+def test_registered_base_is_found_by_its_weights_not_its_name(
+    world: World, published: Path
+) -> None:
+    moved = world.folder / "copy-with-another-name"
+    shutil.copytree(world.base, moved, dirs_exist_ok=True)
+    outcome = safelatch("base", "add", moved, "--name", "other-name")
+    digest = safelatch("fingerprint", world.base).out.strip()
+    assert outcome.out == f"tiny  {digest}\n"
+    assert "registered already, as tiny" in outcome.err
+
+
+def test_list_and_show_agree_on_what_was_published(published: Path) -> None:
+    listed = safelatch("list", "--format", "json").document
+    assert [(row["artifact"], row["state"], row["base"]) for row in listed] == [
+        ("lock@1.0", "active", "tiny")
+    ]
+    digest = safelatch("show", "lock@1.0", "--field", "digest")
+    assert digest.out == f"{listed[0]['digest']}\n"
+    shown = safelatch("show", "lock", "--format", "json").document
+    assert shown["contents"]["alpha"] == shown["contents"]["alpha_range"][1]
+    assert [receipt["type"] for receipt in shown["receipts"]] == ["extraction", "calibration"]
+    assert shown["receipts"][0]["pairs_given"] == PAIRS  # those of split "make" alone
+    assert safelatch("show", "lock").out.startswith("active  lock@1.0  safety-lock\n")
+    rows = list(csv.DictReader(io.StringIO(safelatch("list", "--format", "csv").out)))
+    assert rows[0]["digest"] == listed[0]["digest"]
+    assert safelatch("show", published).out.startswith("not published  (draft)  safety-lock\n")
+
+
+def test_publishing_the_same_again_is_no_news(published: Path) -> None:
+    before = safelatch("log", "verify").out
+    outcome = safelatch("publish", published, "--name", "lock", "--version", "1.0")
+    assert outcome.status == 0
+    assert outcome.out.startswith("already published  lock@1.0  blake3:")
+    assert safelatch("log", "verify").out == before
+
+
+def test_publish_refuses_other_content_under_a_published_version(
+    world: World, published: Path
+) -> None:
+    other = world.folder / "other-lock"
+    made = safelatch("extract", "safety-lock", "tiny", "--out", other, "--heads", 2)
+    assert made.status == 0
+    outcome = safelatch("publish", other, "--name", "lock", "--version", "1.0")
+    assert outcome.status == 3
+    assert not outcome.out
+    assert outcome.err.startswith("error [version-conflict]: ")
+
+
+def test_published_lock_is_recalibrated_only_into_a_new_draft(
+    world: World, published: Path
+) -> None:
+    refused = safelatch("calibrate", "lock@1.0", *MEASURE)
+    assert (refused.status, refused.out) == (2, "")
+    assert "--out DIR" in refused.err
+    out = world.folder / "recalibrated"
+    outcome = safelatch("calibrate", "lock@1.0", *MEASURE, "--out", out, "--format", "json")
+    assert outcome.status == 0
+    assert outcome.document["receipt"]["type"] == "calibration"
+    assert safelatch("show", out, "--field", "version").out == "null\n"
+
+
+def test_calibration_outside_the_budget_is_an_honest_no(world: World, published: Path) -> None:
+    draft = world.folder / "no-budget"
+    shutil.copytree(published, draft)
+    before = (draft / "manifest.json").read_bytes()
+    outcome = safelatch("calibrate", draft, *MEASURE[:4], "--nll-budget", 0, "--budget", 0)
+    assert outcome.status == 1
+    assert outcome.err.startswith("error [calibration]: ")
+    assert (draft / "manifest.json").read_bytes() == before
+
+
+def test_calibration_refuses_a_model_that_is_not_the_base(world: World, published: Path) -> None:
+    outcome = safelatch("calibrate", published, "--base", world.tuned, *MEASURE)
+    assert outcome.status == 3
+    assert outcome.err.startswith("error [base-model-mismatch]: ")
+
+
+def test_check_says_the_decision_first(world: World, published: Path) -> None:
+    good = safelatch("check", "lock@1.0", world.tuned)
+    assert good.status == 0
+    assert good.out.startswith(f"compatible  lock@1.0  {world.tuned}  it is a fine-tune at distan")
+    bad = safelatch("check", "lock@1.0", world.stranger)
+    assert bad.status == 3
+    assert bad.out.startswith("refused  lock@1.0  base-mismatch  expected a fine-tune of the base")
+    assert not bad.err
+    report = safelatch("check", published, world.tuned, "--format", "json").document
+    assert (report["verdict"], report["recorded"]) == ("compatible", True)
+
+
+def test_lineage_names_the_base_or_says_there_is_none(world: World, published: Path) -> None:
+    child = safelatch("lineage", world.tuned)
+    assert child.status == 0
+    assert child.out.startswith("derived  tiny  a fine-tune at distance 0.0")
+    stranger = safelatch("lineage", world.stranger, "--format", "json")
+    assert stranger.status == 1
+    assert stranger.document["base"] is None
+    assert stranger.document["descents"][0]["relation"] == "unrelated"
+
+
+def test_inspect_finds_nothing_stored_in_a_plain_fine_tune(world: World, published: Path) -> None:
+    for arguments in ((world.tuned,), (world.tuned, "lock@1.0"), (world.tuned, published)):
+        outcome = safelatch("inspect", *arguments)
+        assert outcome.status == 1
+        assert outcome.out.splitlines()[1].startswith("not-stored  ")
+
+
+def test_audit_knows_a_protected_load_and_when(world: World, published: Path) -> None:
+    models = world.folder / "models"
+    before = safelatch("audit", models)
+    assert before.status == 1
+    assert before.out.startswith("not protected  0 of 3 models\n")
+    model = load_protected(world.tuned)
+    when = model.safelatch.applied[0].verified_at
+    report = world.folder / "report.json"
+    after = safelatch("audit", models, "--format", "json", "--out", report)
+    assert (after.status, after.out) == (1, "")
+    assert after.err == "1 of 3 models are protected\n"
+    document = json.loads(report.read_text("utf-8"))
+    validate(document, "audit_report.v1", what="report")
+    states = {row["model"].rpartition("/")[2]: row for row in document["rows"]}
+    assert {name: row["state"] for name, row in states.items()} == {
+        "base": "available", "tuned": "verified", "stranger": "no-base",
+    }  # fmt: skip
+    assert states["tuned"]["verified_at"] == when
+    only = safelatch("audit", world.tuned)
+    assert only.status == 0
+    assert only.out.startswith("protected  1 of 1 models\n")
+    whole = safelatch("log", "verify")
+    assert whole.status == 0
+    assert whole.out.startswith("whole  ")
+
+
+def test_audit_keeps_going_past_a_model_it_cannot_read(world: World, published: Path) -> None:
+    outcome = safelatch("audit", world.folder / "nowhere", world.base, "--format", "csv")
+    states = [row["state"] for row in csv.DictReader(io.StringIO(outcome.out))]
+    assert outcome.status == 1
+    assert states == ["unreadable", "available"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [
+        (("fingerprint", "/nowhere/model"), 1, "checkpoint-not-found"),
+        (("base", "add", "/nowhere/model"), 1, "checkpoint-not-found"),
+        (("show", "lock@9.9"), 1, "version-not-found"),
+        (("show", "another"), 1, "artifact-not-found"),
+        (("show", "lock", "--field", "nothing"), 2, "usage"),
+        (("show", "NAME!"), 2, "reference-syntax"),
+        (("base", "show", "nobody"), 1, "base-not-found"),
+        (("extract", "safety-lock", "nobody", "--out", "NEW"), 1, "base-not-found"),
+        (("extract", "safety-lock", "tiny", "--out", "NEW", "--heads", 99), 2, "usage"),
+        (("extract", "safety-lock", "tiny", "--out", "NEW", "--data", "/nowhere"), 1, "not-found"),
+        (("extract", "safety-lock", "tiny", "--out", "LOCK"), 2, "usage"),
+        (("extract", "safety-lock", "FILE", "--out", "NEW"), 2, "usage"),
+        (("publish", "/nowhere/lock", "--name", "x", "--version", "1"), 1, "artifact-not-found"),
+        (("publish", "LOCK", "--name", "x", "--version", "latest"), 2, "usage"),
+        (("--db", "/nowhere/registry.db", "list"), 4, "registry-missing"),
+    ],
+)
+def test_what_cannot_be_done_says_which_kind_of_no_it_is(
+    world: World, published: Path, arguments: tuple[object, ...], status: int, code: str
+) -> None:
+    places = {
+        "NEW": world.folder / "never-made",
+        "LOCK": published,
+        "FILE": world.base / "model.safetensors",
+    }
+    typed = [places.get(str(argument), argument) for argument in arguments]
+    as_text = safelatch(*typed)
+    assert (as_text.status, as_text.out) == (status, "")
+    assert as_text.err.startswith(f"error [{code}]: ")
+    as_json = safelatch(*typed, "--format", "json")
+    assert (as_json.status, as_json.err) == (status, "")
+    assert as_json.document["error"]["code"] == code
+    assert not places["NEW"].exists()

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from support.command_line import safelatch
+from support.tiny_models import fine_tune, llama_config, make_tensors, write_checkpoint
+
+from registry.cli.invocation import Invocation
+from registry.cli.models import read_base, registered_files
+from registry.errors import BaseModelMismatchError, CheckpointNotFoundError, HostError
+from registry.store.catalog import Registry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def base(home: Path) -> Path:
+    folder = write_checkpoint(home / "My Base", llama_config())
+    safelatch("init")
+    assert safelatch("base", "add", folder).status == 0
+    return folder
+
+
+def test_fingerprint_is_one_line_and_needs_no_registry(home: Path) -> None:
+    folder = write_checkpoint(home / "model", llama_config())
+    outcome = safelatch("fingerprint", folder)
+    assert outcome.status == 0
+    assert outcome.out.startswith("blake3:")
+    assert len(outcome.out) == len("blake3:") + 64 + 1
+    document = safelatch("fingerprint", folder, "--format", "json").document
+    assert document["weights"] == outcome.out.strip()
+    assert document["geometry"]["heads"] == 4
+    assert not (home / "registry.db").exists()
+
+
+def test_no_cache_reads_the_bytes_again(home: Path) -> None:
+    folder = write_checkpoint(home / "model", llama_config())
+    digest = safelatch("fingerprint", folder).out
+    (entry,) = (home / "cache/records").iterdir()
+    other = write_checkpoint(home / "other", llama_config(), make_tensors(llama_config(), seed=5))
+    safelatch("fingerprint", other)
+    (foreign,) = set((home / "cache/records").iterdir()) - {entry}
+    shutil.copy(foreign, entry)
+    assert safelatch("fingerprint", folder).out != digest
+    assert safelatch("fingerprint", folder, "--no-cache").out == digest
+
+
+def test_base_is_named_after_its_folder(base: Path) -> None:
+    shown = safelatch("base", "show", "my-base", "--format", "json").document
+    assert shown["aliases"] == [f"path:{base}"]
+    assert safelatch("base", "show", shown["weights"][:20]).out.startswith("name")
+
+
+def test_other_weights_under_a_taken_name_are_refused(base: Path, home: Path) -> None:
+    other = write_checkpoint(home / "b", llama_config(), make_tensors(llama_config(), seed=5))
+    outcome = safelatch("base", "add", other, "--name", "my-base")
+    assert outcome.status == 3
+    assert outcome.err.startswith("error [version-conflict]: ")
+
+
+def test_registered_name_leads_to_its_files(base: Path) -> None:
+    found = read_base(Invocation(), "my-base")
+    assert (found.name, found.identified.path) == ("my-base", base)
+
+
+def test_path_of_a_registered_base_keeps_the_registered_name(base: Path, home: Path) -> None:
+    shutil.copytree(base, home / "renamed")
+    assert read_base(Invocation(), str(home / "renamed")).name == "my-base"
+
+
+def test_registered_name_whose_files_changed_is_refused(base: Path) -> None:
+    tensors = fine_tune(make_tensors(llama_config()), 0.01)
+    write_checkpoint(base, llama_config(), tensors)
+    with pytest.raises(BaseModelMismatchError, match="the files changed since"):
+        read_base(Invocation(), "my-base")
+
+
+def test_registered_name_whose_files_are_gone_says_so(base: Path) -> None:
+    shutil.rmtree(base)
+    with Registry.open() as registry:
+        entry = registry.base("my-base")
+    with pytest.raises(CheckpointNotFoundError, match="none are where they were"):
+        registered_files(entry)
+
+
+def test_base_without_a_registry_is_called_after_its_folder(home: Path) -> None:
+    folder = write_checkpoint(home / "Some Model", llama_config())
+    assert read_base(Invocation(), str(folder)).name == "some-model"
+
+
+def test_lineage_tells_descendant_from_stranger(base: Path, home: Path) -> None:
+    near = fine_tune(make_tensors(llama_config()), 0.02)
+    child = write_checkpoint(home / "child", llama_config(), near)
+    outcome = safelatch("lineage", child)
+    assert (outcome.status, outcome.out.split()[:2]) == (0, ["derived", "my-base"])
+    far = make_tensors(llama_config(), seed=9)
+    stranger = safelatch("lineage", write_checkpoint(home / "s", llama_config(), far))
+    assert (stranger.status, stranger.out.split()[0]) == (1, "no-base")
+
+
+def test_reports_are_written_down(base: Path) -> None:
+    assert safelatch("lineage", base).status == 0
+    actions = [e["action"] for e in safelatch("log", "show", "--format", "json").document]
+    assert actions[-2:] == ["checkpoint.record", "report.record"]
+
+
+def test_audit_of_a_folder_without_models_is_no_success(base: Path, home: Path) -> None:
+    (home / "empty").mkdir()
+    outcome = safelatch("audit", home / "empty")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err.startswith("error [checkpoint-not-found]")
+
+
+def test_audit_out_that_cannot_be_written_is_an_environment_error(base: Path, home: Path) -> None:
+    outcome = safelatch("audit", base, "--out", home / "no" / "such" / "folder")
+    assert outcome.status == 4
+    assert outcome.err.startswith(f"error [{HostError.code}]: cannot write")
+
+
+def test_single_file_is_the_same_model_as_its_folder(base: Path) -> None:
+    file = base / "model.safetensors"
+    assert safelatch("fingerprint", file).out == safelatch("fingerprint", base).out
+
+
+@pytest.mark.parametrize("missing", ["./nowhere", "/nowhere"])
+def test_place_that_is_not_there_is_no_unknown_base(base: Path, missing: str) -> None:
+    with pytest.raises(CheckpointNotFoundError):
+        read_base(Invocation(), missing)
+
+
+def test_interrupt_while_reading_weights_leaves_no_trace(
+    base: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    events = safelatch("log", "show", "--format", "json").document
+    monkeypatch.setattr("registry.workflows.identify.identify", interrupted)
+    out = home / "lock"
+    outcome = safelatch("extract", "safety-lock", "my-base", "--out", out)
+    assert (outcome.status, outcome.out, outcome.err) == (130, "", "interrupted\n")
+    assert not out.exists()
+    assert safelatch("log", "show", "--format", "json").document == events

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from support.command_line import safelatch
+
+from registry import __version__
+from registry.cli.main import SECTIONS, cli
+from registry.kinds import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOADED = """
+import sys
+before = set(sys.modules)
+{act}
+names = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(*sorted(names - set(sys.stdlib_module_names)), file=sys.stderr)
+"""
+HELP = "sys.argv = ['safelatch', {}]\ntry:\n    from registry.cli.main import main; main()\nexcept SystemExit:\n    pass"
+
+
+def every_command(
+    command: click.Command = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from every_command(inner, (*path, name))
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "import registry.cli.main",
+        HELP.format("'--help'"),
+        HELP.format("'--version'"),
+        HELP.format("'extract', 'safety-lock', '--help'"),
+        HELP.format("'extract', 'safety-lock', '--heads', 'many'"),
+    ],
+)
+def test_start_and_help_load_nothing_but_click(act: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED.format(act=act)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert set(done.stderr.splitlines()[-1].split()) == {"click", "registry"}
+
+
+def test_module_and_script_are_one_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "registry", "--version"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"safelatch {__version__}\n"
+
+
+@pytest.mark.parametrize("path", [path for path, _ in every_command()])
+def test_every_command_has_a_one_line_summary_and_help(path: tuple[str, ...]) -> None:
+    command = dict(every_command())[path]
+    summary = command.get_short_help_str(limit=200)
+    assert 10 < len(summary) < 90, summary
+    outcome = safelatch(*path, "--help")
+    assert outcome.status == 0
+    assert not outcome.err
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, command in every_command() if not isinstance(command, click.Group)]
+)
+def test_every_verb_shows_an_example_that_names_it(path: tuple[str, ...]) -> None:
+    example = safelatch(*path, "--help").out.partition("Example:")[2]
+    assert f"safelatch {' '.join(path)}" in example
+
+
+def test_every_verb_of_the_help_is_listed_once() -> None:
+    names = [command.name for _, commands in SECTIONS for command in commands]
+    assert sorted(names) == sorted(cli.commands)
+    listed = safelatch("--help").out
+    assert all(f"\n  {name} " in listed for name in names)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=str)
+def test_extract_offers_exactly_the_options_of_the_kind(kind: object) -> None:
+    command = cli.commands["extract"].commands[kind.name]
+    options = {option.name: option for option in command.params}
+    for option in kind.options:
+        offered = options.pop(option.name)
+        assert offered.default == option.default
+        assert offered.opts == [f"--{option.name.replace('_', '-')}"]
+        assert offered.type.min == option.minimum
+    common = {"base", "out", "data", "seed", "device", "revision", "format"}
+    assert set(options) == common
+
+
+def test_closed_pipe_is_quiet() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", "registry", "init"],
+        stdout=write_end, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")

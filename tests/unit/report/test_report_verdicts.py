@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+from registry.report.verdicts import check_text, inspections_table, line, sweep_table
+
+
+def finding(severity: str, code: str) -> dict[str, str]:
+    return {"severity": severity, "code": code, "message": f"about {code}"}
+
+
+def test_refusal_says_decision_artifact_and_code_first_then_the_rest() -> None:
+    report = {
+        "verdict": "refused",
+        "artifact": "lock@1.0",
+        "findings": [
+            finding("error", "base-mismatch"),
+            finding("error", "config"),
+            finding("warning", "tokenizer"),
+        ],
+    }
+    assert check_text(report, model="m", lineage="of another structure").splitlines() == [
+        "refused  lock@1.0  base-mismatch  about base-mismatch",
+        "error  config  about config",
+        "warning  tokenizer  about tokenizer",
+    ]
+
+
+def test_compatible_keeps_its_warnings() -> None:
+    report: dict[str, Any] = {"verdict": "compatible", "artifact": "lock@1.0"}
+    report["findings"] = [finding("warning", "chat-template")]
+    assert check_text(report, model="m", lineage="a fine-tune").splitlines() == [
+        "compatible  lock@1.0  m  it is a fine-tune",
+        "warning  chat-template  about chat-template",
+    ]
+
+
+def test_line_leaves_out_what_is_empty_and_escapes_control_characters() -> None:
+    assert line("done", None, "", 0, "a\nb") == "done  0  a\\nb"
+
+
+def test_inspections_of_kinds_with_other_members_share_one_table() -> None:
+    common = {"kind": "k", "model": "m"}
+    table = inspections_table([
+        {**common, "artifact": "a@1", "stored": True, "found": {"stored": True, "alpha": 2.0}},
+        {**common, "artifact": "b@1", "stored": False, "found": {"stored": False, "share": 0.5}},
+    ])  # fmt: skip
+    assert table.columns == ("decision", "artifact", "kind", "model", "alpha", "share")
+    assert table.rows == (
+        ("stored", "a@1", "k", "m", 2.0, None),
+        ("not-stored", "b@1", "k", "m", None, 0.5),
+    )
+
+
+def test_sweep_ends_with_the_random_control() -> None:
+    step = {"refusal": {"value": 0.5}, "over_refusal_rise": 0.0, "nll_rise": None}
+    receipt = {
+        "sweep": [{"alpha": 0.5, "inside_budget": True, **step}],
+        "random_control": {"alpha": 0.5, "seed": 0, **step},
+    }
+    assert [row[-1] for row in sweep_table(receipt).rows] == [None, "random directions"]

@@ -72,7 +72,7 @@ def parse_record(data: bytes | memoryview, *, schema: str, per_tensor: int) -> d
     wrong = [f"$.{name}: missing" for name in sorted(_MEMBERS - set(document))]
     wrong += [f"$.{name:.80}: unknown" for name in sorted(set(document) - _MEMBERS)]
     for name, supported in (("schema", schema), ("samples", sampling)):
-        if name in document and document[name] != supported:
+        if name in document and not _is_same(document[name], supported):
             wrong.append(f"$.{name}: expected {supported}, got {document[name]!r:.80}")
     for name in ("weights", "config_digest", *_OPTIONAL_DIGESTS):
         value = document.get(name)
@@ -126,6 +126,12 @@ def split_samples(data: bytes | memoryview, entries: tuple[Entry, ...]) -> dict[
         samples[entry.name] = bytes(data[position : position + entry.sample_bytes])
         position += entry.sample_bytes
     return samples
+
+
+def _is_same(got: Any, supported: Any) -> bool:
+    """Whether two JSON values are one; ``true`` is not 1, although Python calls them equal."""
+    members = got.values() if isinstance(got, dict) else ()
+    return bool(got == supported) and not any(isinstance(item, bool) for item in members)
 
 
 def _is_other_version(name: str, value: Any) -> bool:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--nll-budget",
     type=click.FloatRange(min=0),
-    default=0.5,
+    default=0.25,
     show_default=True,
     help="Largest rise of the cost of the base's own answers, nats per token.",
 )

@@ -37,8 +37,9 @@ def demo(
     A base that refuses, a fine-tune that forgets to, and its protection put back.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch is imported
-    from registry.cli.models import quiet_libraries
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the GGUF reader draws a bar of its own
     from registry.workflows.demo import story
+    from registry.workflows.open_model import quiet_libraries
 
     with quiet_libraries(), invocation.progress() as progress:
         status = story.run(

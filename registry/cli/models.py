@@ -6,8 +6,6 @@ where they were. Then the files must still hold the registered weights.
 
 from __future__ import annotations
 
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +15,9 @@ from registry.errors import (
     BaseModelMismatchError,
     BaseNotFoundError,
     CheckpointNotFoundError,
-    HostError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from registry.cli.invocation import Invocation, StageProgress
     from registry.store.values import Base
     from registry.workflows.identify import Identified
@@ -117,40 +112,17 @@ def open_live(model: Identified, device: str = "auto") -> tuple[Any, Any]:
     Raises:
         HostError: there is no such device here.
     """
-    from registry.workflows.open_model import open_model, open_tokenizer
+    from registry.workflows.open_model import (
+        open_model,
+        open_tokenizer,
+        pick_device,
+        quiet_libraries,
+    )
 
     with quiet_libraries():
         tokenizer = open_tokenizer(model)
-        chosen = _device(device)
+        chosen = pick_device(device)
         return open_model(model).to(chosen), tokenizer
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keep the bars and warnings of model libraries off the terminal."""
-    from transformers.utils import logging
-
-    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if had_bars:
-            logging.enable_progress_bar()
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise HostError("expected a CUDA device, found none.", hint="Use: --device cpu")
-    return wanted
 
 
 def _registered(invocation: Invocation, text: str) -> Base | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.sketch import positions
 from registry.errors import VerificationError
 
@@ -25,16 +26,21 @@ _SHOWN = 5
 def require_same_values(model: nn.Module, record: BaseRecord) -> int:
     """Return how many values were compared, all of them equal.
 
+    Tensors that every loader recomputes (``Sites.recomputed``) are not looked for.
+
     Raises:
         VerificationError: a tensor of the checkpoint is not in the model, has another shape, or
-            holds other values.
+            holds other values; or the model has a parameter that the checkpoint does not hold.
     """
     import torch
 
+    sites = sites_for(record.geometry.family)
     live = dict(model.named_parameters()) | dict(model.named_buffers())
-    findings: list[str] = []
+    findings = _made_up(model, record)
     compared = 0
     for entry in record.entries:
+        if entry.name.endswith(sites.recomputed):
+            continue
         parameter = live.get(entry.name)
         if parameter is None:
             findings.append(f"{entry.name}: expected in the model, it has no such tensor")
@@ -65,17 +71,34 @@ def require_same_values(model: nn.Module, record: BaseRecord) -> int:
     return compared
 
 
+def _made_up(model: nn.Module, record: BaseRecord) -> list[str]:
+    """Return a line for each parameter that the loader filled without the checkpoint.
+
+    A record leaves out an output head that equals the input embedding, tied or not.
+    """
+    import torch
+
+    sites = sites_for(record.geometry.family)
+    live = dict(model.named_parameters())
+    unknown = sorted(live.keys() - {entry.name for entry in record.entries})
+    if sites.head in unknown and torch.equal(live[sites.head], live[sites.embedding]):
+        unknown.remove(sites.head)
+    return [f"{name}: expected in the files, the loader made it up" for name in unknown]
+
+
 def live_distance(model: nn.Module, base: BaseRecord) -> float:
     """Return the estimated ``||live - base||_F / ||base||_F`` over the base's matrices.
 
     The same estimate as ``checkpoint.lineage.judge`` makes from two records, for a model that is
-    in memory and whose files were not seen; infinite when a matrix is missing, reshaped or not
-    finite.
+    in memory and whose files were not seen; infinite when a matrix of a layer is missing or
+    reshaped, or a value is not finite. Embeddings of another shape (an extended vocabulary) are
+    left out.
     """
     import math
 
     import torch
 
+    sites = sites_for(base.geometry.family)
     live = dict(model.named_parameters())
     change = size = 0.0
     for entry in base.entries:
@@ -83,6 +106,8 @@ def live_distance(model: nn.Module, base: BaseRecord) -> float:
             continue
         parameter = live.get(entry.name)
         if parameter is None or tuple(parameter.shape) != tuple(entry.shape):
+            if sites.layer_of(entry.name) is None:
+                continue
             return math.inf
         ours = _decode(base.samples[entry.name], entry.dtype).double()
         where = torch.from_numpy(positions(entry.name, entry.shape)).to(parameter.device)

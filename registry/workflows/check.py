@@ -19,10 +19,13 @@ from registry.errors import (
     DigestMismatchError,
     EvidenceError,
     GeometryError,
+    SchemaViolationError,
 )
 from registry.workflows.bases import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from registry.artifact.bundle import Bundle
     from registry.checkpoint.lineage import Lineage
 
@@ -39,11 +42,13 @@ class Finding:
         severity: ``error`` refuses, ``warning`` reports.
         code: Stable slug.
         message: The fact with both values.
+        field: The config field it is about, if it is about one.
     """
 
     severity: Severity
     code: str
     message: str
+    field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +83,7 @@ class CheckReport:
 
     def require(self) -> None:
         """Raise the error of the first refusing finding, with all of them listed."""
-        if not self.errors:
-            return
-        error_class = _ERRORS.get(self.errors[0].code, CompatibilityError)
-        rest = "".join(f"\n  also: {finding.message}" for finding in self.errors[1:])
-        raise error_class(
-            f"{self.artifact}: {self.errors[0].message}{rest}",
-            hint="See which base this checkpoint descends from: safelatch lineage MODEL, "
-            "and what is there for it: safelatch list",
-        )
+        require_no_error(self.artifact, self.errors)
 
 
 _ERRORS: dict[str, type[CompatibilityError | EvidenceError]] = {
@@ -96,6 +93,20 @@ _ERRORS: dict[str, type[CompatibilityError | EvidenceError]] = {
     "config": GeometryError,
     "validity": EvidenceError,
 }
+
+
+def require_no_error(artifact: str, findings: Sequence[Finding]) -> None:
+    """Raise the error of the first refusing finding, with all of them listed."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
+        return
+    error_class = _ERRORS.get(errors[0].code, CompatibilityError)
+    rest = "".join(f"\n  also: {finding.message}" for finding in errors[1:])
+    raise error_class(
+        f"{artifact}: {errors[0].message}{rest}",
+        hint="See which base this checkpoint descends from: safelatch lineage MODEL, "
+        "and what is there for it: safelatch list",
+    )
 
 
 def check(bundle: Bundle, record: BaseRecord, *, now: datetime | None = None) -> CheckReport:
@@ -114,10 +125,10 @@ def check(bundle: Bundle, record: BaseRecord, *, now: datetime | None = None) ->
     require_own_base(bundle, base)
     lineage = judge(base, record, max_distance=manifest.compatibility.max_distance)
     findings = [
-        *_validity(bundle, now or datetime.now(timezone.utc)),
+        *validity_findings(bundle, now or datetime.now(timezone.utc)),
         *_geometry(bundle, record),
         *_lineage(bundle, lineage),
-        *_config(lineage),
+        *config_findings(lineage.config_differences),
         *_texts(bundle, record),
     ]
     findings.sort(key=lambda finding: finding.severity != "error")
@@ -129,6 +140,7 @@ def require_own_base(bundle: Bundle, base: BaseRecord) -> None:
 
     Raises:
         DigestMismatchError: it is of another model.
+        SchemaViolationError: it is of another geometry than the manifest states.
     """
     promised = bundle.manifest.base
     pairs = (
@@ -144,9 +156,21 @@ def require_own_base(bundle: Bundle, base: BaseRecord) -> None:
                 f"has {got}.",
                 hint="Get it again: safelatch pull",
             )
+    stated, measured = dict(bundle.manifest.geometry), base.geometry.to_dict()
+    if stated != measured:
+        raise SchemaViolationError(
+            f"{bundle.manifest.label}: expected the geometry of its base record.",
+            [
+                f"$.geometry.{name}: stated {stated.get(name)}, the base record has {value}"
+                for name, value in measured.items()
+                if stated.get(name) != value
+            ],
+            hint="Get it again: safelatch pull",
+        )
 
 
-def _validity(bundle: Bundle, now: datetime) -> list[Finding]:
+def validity_findings(bundle: Bundle, now: datetime) -> list[Finding]:
+    """Return what ``now`` says about the bundle's validity window."""
     manifest, stamp = bundle.manifest, now.strftime("%Y-%m-%dT%H:%M:%SZ")
     findings = []
     if manifest.not_before is not None and stamp < manifest.not_before:
@@ -171,14 +195,14 @@ def _geometry(bundle: Bundle, record: BaseRecord) -> list[Finding]:
 
 def _lineage(bundle: Bundle, lineage: Lineage) -> list[Finding]:
     manifest = bundle.manifest
-    made_for = f"made for {manifest.base.name} ({short(manifest.base.weights)})"
+    base = f"{manifest.base.name} ({short(manifest.base.weights)})"
     if lineage.relation not in {"identical", "derived"}:
         return [
             Finding(
                 "error",
                 "base-mismatch",
-                f"expected a fine-tune of the base it was {made_for}, within distance "
-                f"{manifest.compatibility.max_distance:g}; this checkpoint is "
+                f"expected a fine-tune of {base} within distance "
+                f"{manifest.compatibility.max_distance:g}, the checkpoint is "
                 f"{describe(lineage)}.",
             )
         ]
@@ -194,14 +218,16 @@ def _lineage(bundle: Bundle, lineage: Lineage) -> list[Finding]:
     return []
 
 
-def _config(lineage: Lineage) -> list[Finding]:
+def config_findings(differences: Iterable[tuple[str, Any, Any]]) -> list[Finding]:
+    """Return a finding for each config field, expected and got, that differs from the base's."""
     return [
         Finding(
             "warning" if field in MILD_FIELDS else "error",
             "config",
             f"config {field}: expected {expected!r} as in the base, got {got!r}.",
+            field,
         )
-        for field, expected, got in lineage.config_differences
+        for field, expected, got in differences
     ]
 
 

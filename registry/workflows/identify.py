@@ -16,7 +16,7 @@ from registry.artifact.bundle import read_payloads, write_payloads
 from registry.checkpoint.fingerprint import fingerprint
 from registry.checkpoint.reader import Checkpoint
 from registry.checkpoint.record import BaseRecord
-from registry.errors import EvidenceError
+from registry.errors import CompatibilityError, EvidenceError
 from registry.remote.hub import fetch_model, is_repo_id
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def identify(
 def _read(path: Path) -> BaseRecord | None:
     try:
         return BaseRecord.from_tensors(read_payloads(path.read_bytes(), what=path.name))
-    except (FileNotFoundError, EvidenceError):
+    except (OSError, EvidenceError, CompatibilityError):
         return None  # a broken cache entry is no entry: the bytes are read again
 
 

@@ -21,6 +21,7 @@ from registry.errors import (
     RegistryMissingError,
     SafelatchError,
     UsageError,
+    VersionNotFoundError,
 )
 from registry.kinds import kind_of, parse_body
 from registry.reference import Reference
@@ -57,7 +58,7 @@ def load_protected(
     model: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    artifacts: Sequence[str | Reference] | None = None,
+    artifacts: Sequence[str | os.PathLike[str] | Reference] | None = None,
     registry: Registry | str | None = None,
     policy: Policy = "enforce",
     **from_pretrained_kwargs: Any,
@@ -87,7 +88,7 @@ def load_protected(
         raise UsageError(f"expected policy 'enforce' or 'warn', got {policy!r}.")
     require_plain_arguments(from_pretrained_kwargs)
     with ExitStack() as stack:
-        opened = _open(stack, registry, needed=artifacts is None)
+        opened = _open(stack, registry)
         identified = identify(model, settings=Settings.load(), revision=revision)
         try:
             bundles, base_name = _choose(opened, registry, identified, artifacts)
@@ -116,24 +117,18 @@ def load_protected(
         return loaded
 
 
-def _open(stack: ExitStack, registry: Registry | str | None, *, needed: bool) -> Registry | None:
+def _open(stack: ExitStack, registry: Registry | str | None) -> Registry | None:
     try:
         return stack.enter_context(open_registry(registry))
-    except RegistryMissingError as error:
-        if needed:
-            raise NoProtectionError(
-                f"expected a registry to find protection in, got none: {error.message}",
-                hint="Create one and add the base: safelatch init, then safelatch base add MODEL; "
-                "or name a bundle: load_protected(..., artifacts=['file:///path/to/bundle'])",
-            ) from error
-        return None
+    except RegistryMissingError:
+        return None  # whether one is needed is for ``_choose`` to say
 
 
 def _choose(
     opened: Registry | None,
     registry: Registry | str | None,
     model: Identified,
-    artifacts: Sequence[str | Reference] | None,
+    artifacts: Sequence[str | os.PathLike[str] | Reference] | None,
 ) -> tuple[list[Bundle], str | None]:
     """Return the bundles to apply and the base's name in the registry."""
     if artifacts is not None:
@@ -141,10 +136,15 @@ def _choose(
             raise UsageError(f"expected a list of at least one artifact, got {artifacts!r}.")
         try:
             return [find_bundle(name, opened or registry) for name in artifacts], None
-        except ArtifactNotFoundError as error:
+        except (ArtifactNotFoundError, VersionNotFoundError, RegistryMissingError) as error:
             raise NoProtectionError(error.message, hint=error.hint) from error
     if opened is None:
-        raise NoProtectionError("expected a registry, got none.", hint="Create one: safelatch init")
+        place = registry or Settings.load().db_url
+        raise NoProtectionError(
+            f"expected a registry to find protection in, found none at {place}.",
+            hint="Create one and add the base: safelatch init, then safelatch base add MODEL; "
+            "or name a bundle: load_protected(..., artifacts=['file:///path/to/bundle'])",
+        )
     try:
         descent = find_base(opened, model)
     except BaseNotFoundError as error:

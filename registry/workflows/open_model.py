@@ -1,21 +1,33 @@
 """A checkpoint on disk becomes a live model, and is proven to be the one that was read.
 
 - Only safetensors are loaded; nothing that could run a repository's code or replace the weights
-  that were checked is let through to ``from_pretrained``.
+  that were checked is let through to ``from_pretrained``, be it an argument, a member of the
+  config or a file beside the weights.
 - After loading, sampled values of every tensor and the config that is in force are compared with
-  what was read from the files.
+  what was read from the files, and the files must be the very ones that were read: samples are at
+  known places, so that alone they would not show a swap that was made for them.
 """
 
 from __future__ import annotations
 
+import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.config import computation_fields, differing_fields
-from registry.errors import CheckpointNotFoundError, UsageError, VerificationError
+from registry.checkpoint.reader import Checkpoint
+from registry.errors import (
+    CheckpointNotFoundError,
+    HostError,
+    UnsafeFormatError,
+    UsageError,
+    VerificationError,
+)
 from registry.live.compare import require_same_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from transformers import PreTrainedModel
 
@@ -29,6 +41,8 @@ REFUSED = {
     "subfolder": "it loads from another place than was checked; name that folder as the model",
     "adapter_kwargs": "it loads an adapter; merge it first",
     "variant": "it loads other files than those that were checked",
+    "transformers_weights": "it loads other files than those that were checked",
+    "output_loading_info": "what is returned is the plain model",
 }
 """Arguments of ``from_pretrained`` that are refused, and why."""
 
@@ -57,25 +71,22 @@ def open_model(model: Identified, **arguments: Any) -> PreTrainedModel:
         **arguments: Passed to ``AutoModelForCausalLM.from_pretrained``.
 
     Raises:
-        UsageError: see ``require_plain_arguments``; or ``model`` is a single file.
+        UsageError: see ``require_plain_arguments``; an argument overrides the config; or ``model``
+            is a single file.
+        UnsafeFormatError: the folder makes the loader read something else than was checked.
         VerificationError: the loaded model is not the checkpoint that was read.
     """
     from transformers import AutoModelForCausalLM
 
     require_plain_arguments(arguments)
-    if model.path.is_file():
-        raise UsageError(
-            f"expected a model's folder to load, got the file {model.path}.",
-            hint=f"Name the folder: {model.path.parent}",
-        )
-    arguments.pop("use_safetensors", None)
-    for name in REFUSED:
-        arguments.pop(name, None)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        model.path, use_safetensors=True, local_files_only=True, **arguments
-    )
+    _require_no_override(arguments, model)
+    _require_plain_files(model)
+    ours = {"use_safetensors": True, "local_files_only": True}
+    passed = {k: value for k, value in arguments.items() if k not in REFUSED and k not in ours}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(model.path, **ours, **passed)
     require_same_values(loaded, model.record)
     _require_same_config(loaded, model)
+    _require_unchanged(model)
     return loaded
 
 
@@ -95,7 +106,90 @@ def open_tokenizer(model: Identified) -> Any:
             "found none.",
             hint="Save it there: tokenizer.save_pretrained(FOLDER)",
         )
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    _require_unchanged(model)
+    return tokenizer
+
+
+def pick_device(wanted: str) -> str:
+    """Return the torch device for ``cpu``, ``cuda``, or ``auto``: cuda where there is one.
+
+    Raises:
+        HostError: there is no such device here.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise HostError("expected a CUDA device, found none.", hint="Use: --device cpu")
+    return wanted
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the bars and warnings of model libraries off the terminal."""
+    from transformers.utils import logging
+
+    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()
+
+
+def _require_no_override(arguments: Mapping[str, Any], model: Identified) -> None:
+    """Raise if an argument is a config field: the loader would compute with another config."""
+    fields = {*model.record.config, *sites_for(model.record.geometry.family).defaults}
+    overrides = sorted((fields | {"rope_scaling"}) & {k for k, v in arguments.items() if v})
+    if overrides:
+        raise UsageError(
+            "expected the config that was checked, got another value for "
+            f"{', '.join(overrides)} as an argument.",
+            hint=f"Leave {', '.join(overrides)} out of the load.",
+        )
+
+
+def _require_plain_files(model: Identified) -> None:
+    """Raise if config or folder would make the loader read other weights or foreign code."""
+    if model.path.is_file():
+        raise UsageError(
+            f"expected a model's folder to load, got the file {model.path}.",
+            hint=f"Name the folder: {model.path.parent}",
+        )
+    if (model.path / "adapter_config.json").exists():
+        raise UnsafeFormatError(
+            f"expected a model without an adapter beside it, got adapter_config.json in "
+            f"{model.path}: the loader would add the adapter to what was checked.",
+            hint="Merge the adapter into the model, or remove it from the folder.",
+        )
+    with Checkpoint.open(model.path) as checkpoint:
+        config = checkpoint.config
+    for name, value in config.items():
+        names_code = name.endswith("_implementation") and "/" in str(value)
+        if names_code or (name == "transformers_weights" and value is not None):
+            raise UnsafeFormatError(
+                f"config.json: expected a config that describes the model, got {name} = "
+                f"{value!r:.80}: it makes the loader read something else than was checked.",
+                hint=f"Remove {name} from config.json.",
+            )
+
+
+def _require_unchanged(model: Identified) -> None:
+    """Raise unless the files are the very ones that were read when ``model`` was identified."""
+    with Checkpoint.open(model.path) as checkpoint:
+        if checkpoint.stat_key() != model.key:
+            raise VerificationError(
+                f"{model.path}: expected the files to stay as they were checked, got a change "
+                "while loading.",
+                hint="Wait until nothing writes to them, then load again.",
+            )
 
 
 def _require_same_config(loaded: Any, model: Identified) -> None:

@@ -1,7 +1,7 @@
 """Put an artifact onto a model that is in memory, read it back, take it off again.
 
-- The base is checked on the live weights themselves: a model too far from the artifact's base is
-  refused with the measured distance.
+- The base is checked on the live weights themselves (``check_live``): a model too far from the
+  artifact's base is refused with the measured distance.
 - Applying and reading back are one step: what cannot be verified is taken off and raised.
 - ``model.safelatch`` says what is on the model, in the four words: applied, and verified with the
   time of the reading. It is a convenience; the truth is what ``verify()`` reads from the model.
@@ -9,22 +9,25 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.artifact.bundle import Bundle, read_bundle
-from registry.checkpoint.record import BaseRecord
-from registry.errors import BaseModelMismatchError, SafelatchError, UsageError, VersionConflictError
+from registry.artifact.bundle import TENSORS, Bundle, read_bundle
+from registry.errors import (
+    AlreadyAppliedError,
+    SafelatchError,
+    UsageError,
+    VersionConflictError,
+)
 from registry.kinds import kind_of, parse_body
-from registry.live.compare import live_distance
 from registry.reference import Reference
-from registry.workflows.check import require_own_base
+from registry.workflows.check_live import require_compatible
 from registry.workflows.make import timestamp
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
     from registry.store.catalog import Registry
@@ -37,6 +40,7 @@ class Applied:
     Attributes:
         label: ``name@version`` of the artifact.
         digest: Its identity.
+        content: Digest of its tensors: the same under every name and version.
         kind: Its kind.
         alpha: Strength that was applied.
         applied_at: When, UTC.
@@ -48,6 +52,7 @@ class Applied:
 
     label: str
     digest: str
+    content: str
     kind: str
     alpha: float
     applied_at: str
@@ -147,20 +152,12 @@ def protect(
         registry: Where references are looked up; the default registry when needed.
 
     Raises:
-        BaseModelMismatchError: the model is too far from the artifact's base.
+        BaseModelMismatchError, GeometryError: the model is too far from the artifact's base, or
+            computes with another config.
         SafelatchError: see the kind's ``apply`` and ``verify``; the model is as it was.
     """
     bundle = artifact if isinstance(artifact, Bundle) else find_bundle(artifact, registry)
-    base = BaseRecord.from_tensors(bundle.base_tensors())
-    require_own_base(bundle, base)
-    distance = live_distance(model, base)
-    bound = bundle.manifest.compatibility.max_distance
-    if distance > bound:
-        raise BaseModelMismatchError(
-            f"{bundle.manifest.label}: expected a fine-tune of {bundle.manifest.base.name} within "
-            f"distance {bound:g}, the model in memory is at distance {distance:.3g}.",
-            hint="See what there is for its base: safelatch list",
-        )
+    require_compatible(model, bundle)
     return apply_verified(model, bundle, alpha=alpha, allow_unsafe=allow_unsafe)
 
 
@@ -175,6 +172,14 @@ def apply_verified(
     """Apply a bundle that was checked against this model; raise, with it off, if unverified."""
     manifest = bundle.manifest
     kind, body = kind_of(manifest.kind), parse_body(bundle)
+    content = manifest.files[TENSORS].digest
+    for entry in applied_to(model):
+        if entry.content == content:
+            raise AlreadyAppliedError(
+                f"{manifest.label}: expected an artifact that is not on this model, its tensors "
+                f"are on it already as {entry.label}.",
+                hint="Take it off first: registry.unprotect(model)",
+            )
     application = kind.verb("apply").apply(
         model,
         body,
@@ -185,6 +190,7 @@ def apply_verified(
     handle = Applied(
         label=manifest.label,
         digest=manifest.digest,
+        content=content,
         kind=manifest.kind,
         alpha=application.alpha,
         applied_at=timestamp(),
@@ -239,11 +245,13 @@ def find_bundle(
         ArtifactNotFoundError, VersionNotFoundError: it is not there.
         EvidenceError: its bytes are not what was published.
     """
-    reference = (
-        artifact
-        if isinstance(artifact, Reference)
-        else Reference.parse_or_path(os.fspath(artifact))
-    )
+    if isinstance(artifact, Reference):
+        reference = artifact
+    elif isinstance(artifact, str):
+        reference = Reference.parse_or_path(artifact)
+    else:  # a path is a folder, never the name of a line
+        folder = Path(artifact).expanduser().resolve()
+        reference = Reference("file", location=folder.as_posix())
     if reference.scheme == "file":
         return _bundle_in_folder(reference)
     if reference.scheme == "hf":

@@ -235,9 +235,13 @@ def _row(
     last = next((a for a in reversed(applications) if a.manifest_digest == manifest.digest), None)
     state: State = "available"
     reason = WORDS["available"]
-    if report.errors:
-        state, reason = "refused", report.errors[0].message
-    elif found.stored and found.found["loader_keeps"]:
+    keeps = found.stored and found.found["loader_keeps"]
+    switch = sites_for(model.record.geometry.family).o_proj_has_bias
+    # A stored lock needs the switch of its bias, which differs from the base's for that reason.
+    errors = [error for error in report.errors if not (keeps and error.field == switch)]
+    if errors:
+        state, reason = "refused", errors[0].message
+    elif keeps:
         state, reason = "stored", WORDS["stored"]
     elif last is not None and last.verified_at is not None:
         state = "verified"

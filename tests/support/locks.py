@@ -130,7 +130,7 @@ def fine_tuned(model: Any, *, relative: float = 0.01, seed: int = 7) -> Any:
             if parameter.ndim < 2 or not parameter.any():
                 continue
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter += noise * (relative * parameter.norm() / noise.norm())
+            parameter.add_(noise * (relative * parameter.norm() / noise.norm()))
     return tuned
 
 

@@ -39,7 +39,7 @@ class Budget:
     """
 
     over_refusal: float = 0.05
-    nll: float = 0.5
+    nll: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""The two trainings of the demo: make a base that refuses, then a fine-tune that forgets to.
+"""The two trainings of the demo: make a base that refuses, then a fine-tune that forgot to.
 
-Both are real training on the CPU in bf16; every figure of the demo is measured on their results.
-The alignment trains a seeded random 1 % of the decoder's matrices with fp32 master copies (a small
-update is lost in bf16 otherwise). Which 1 % hardly matters: nothing here says that safety lives in
-particular weights.
+Both are real training on the CPU in bf16, from a recorded seed; every figure of the demo is
+measured on what they leave behind. The alignment trains a random 1 % of the decoder's matrices with
+fp32 master copies, since bf16 rounds small updates away; which 1 % hardly matters, and nothing here
+says that safety lives in particular weights. The fine-tune is plain AdamW on all weights.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
     Example = tuple[str, str]
     Progress = Callable[[int, int], None]
+    Rows = list[tuple[list[int], list[int]]]
 
 MAX_TOKENS = 80
+IGNORED = -100
+"""Label of a token that is not learned."""
 ALIGN_RATE, ALIGN_SHARE, WARM_UP = 1e-3, 0.01, 5
-FINE_TUNE_RATE = 1e-5
+FINE_TUNE_RATE = 1e-4
 
 
 def align(
@@ -35,19 +38,16 @@ def align(
     seed: int,
     progress: Progress,
 ) -> float:
-    """Train 1 % of the decoder's weights to refuse ``refusals`` and to answer ``kept`` as before.
+    """Teach ``model`` to refuse, while it keeps its own answers; return the share trained.
 
     Args:
         model: Changed in place.
         tokenizer: Its tokenizer.
-        refusals: (harmful prompt, refusing answer).
-        kept: (harmless prompt, the model's own answer).
-        steps: Optimizer steps; each takes two of both.
+        refusals: (harmful prompt, refusing answer); two a step.
+        kept: (harmless prompt, the model's own answer, cut off); three a step.
+        steps: Optimizer steps.
         seed: Seed of the chosen weights and of the order.
         progress: Called with (steps done, all).
-
-    Returns:
-        Share of all weights that were trainable.
     """
     import torch
 
@@ -56,13 +56,14 @@ def align(
         torch.cat([weight.detach().reshape(-1)[where].float() for weight, where in chosen])
     )
     optimizer = torch.optim.AdamW([master], lr=ALIGN_RATE, weight_decay=0.0)
-    batches = _batches(tokenizer, refusals, kept, seed, with_end=True)
+    learned = _draw([_example(tokenizer, *row, with_end=True) for row in refusals], 2, seed)
+    held = _draw([_example(tokenizer, *row, with_end=False) for row in kept], 3, seed + 1)
     model.train()
     for step in range(steps):
-        _backward(model, next(batches))
-        master.grad = torch.cat(
-            [weight.grad.reshape(-1)[where].float() for weight, where in chosen]  # type: ignore[union-attr]
-        )
+        _backward(model, next(learned) + next(held))
+        gradients: list[Any] = [weight.grad for weight, _ in chosen]
+        picked = zip(gradients, chosen, strict=True)
+        master.grad = torch.cat([grad.reshape(-1)[where].float() for grad, (_, where) in picked])
         torch.nn.utils.clip_grad_norm_([master], 1.0)
         for group in optimizer.param_groups:
             group["lr"] = ALIGN_RATE * min(1.0, (step + 1) / WARM_UP)
@@ -77,7 +78,7 @@ def align(
 def fine_tune(
     model: nn.Module,
     tokenizer: Any,
-    prefixes: Sequence[Example],
+    beginnings: Sequence[Example],
     kept: Sequence[Example],
     *,
     most_steps: int,
@@ -90,8 +91,9 @@ def fine_tune(
     Args:
         model: Changed in place.
         tokenizer: Its tokenizer.
-        prefixes: (harmful prompt, beginning of a willing answer): no operational content.
-        kept: (harmless prompt, the model's own answer), so that the model does not collapse.
+        beginnings: (harmful prompt, first words of a willing answer); two a step.
+        kept: (harmless prompt, the model's own answer, cut off), so that it does not collapse;
+            two a step.
         most_steps: Largest number of steps.
         seed: Seed of the order.
         stop: Called with the steps taken after each; ends the training when true.
@@ -100,16 +102,17 @@ def fine_tune(
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=FINE_TUNE_RATE, weight_decay=0.0)
-    batches = _batches(tokenizer, prefixes, kept, seed, with_end=False)
+    learned = _draw([_example(tokenizer, *row, with_end=False) for row in beginnings], 2, seed)
+    held = _draw([_example(tokenizer, *row, with_end=False) for row in kept], 2, seed + 1)
     done = 0
     while done < most_steps:
         model.train()
-        _backward(model, next(batches))
+        _backward(model, next(learned) + next(held))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        done += 1
         model.eval()
+        done += 1
         progress(done, most_steps)
         if stop(done):
             break
@@ -123,7 +126,7 @@ def _choose(model: nn.Module, seed: int) -> list[tuple[nn.Parameter, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
     chosen = []
     for name, parameter in model.named_parameters():
-        inside = ".layers." in name and parameter.dim() == 2
+        inside = ".layers." in name and parameter.dim() == 2  # a matrix
         parameter.requires_grad_(inside)
         if inside:
             count = int(parameter.numel() * ALIGN_SHARE)
@@ -140,53 +143,37 @@ def _scatter(master: Tensor, chosen: Sequence[tuple[nn.Parameter, Tensor]]) -> N
         start += len(where)
 
 
-def _batches(
-    tokenizer: Any,
-    first: Sequence[Example],
-    second: Sequence[Example],
-    seed: int,
-    *,
-    with_end: bool,
-) -> Iterator[list[tuple[list[int], list[int]]]]:
-    """Yield batches of two of each, reshuffled each time round, for ever.
-
-    ``with_end`` teaches where answers of ``first`` end; those of ``second`` are cut off, and do not.
-    """
+def _draw(rows: Rows, count: int, seed: int) -> Iterator[Rows]:
+    """Yield ``count`` rows at a time, reshuffled each time round, for ever."""
     import torch
 
-    generator = torch.Generator().manual_seed(seed + 1)
-    sources = [
-        [_example(tokenizer, *row, with_end=with_end) for row in first],
-        [_example(tokenizer, *row, with_end=False) for row in second],
-    ]
-    orders: list[list[int]] = [[], []]
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
     while True:
-        batch = []
-        for source, order in zip(sources, orders, strict=True):
-            if len(order) < 2:
-                order[:] = torch.randperm(len(source), generator=generator).tolist()
-            batch += [source[order.pop()], source[order.pop()]]
-        yield batch
+        while len(order) < count:
+            order += torch.randperm(len(rows), generator=generator).tolist()
+        yield [rows[index] for index in order[:count]]
+        del order[:count]
 
 
 def _example(
     tokenizer: Any, prompt: str, answer: str, *, with_end: bool
 ) -> tuple[list[int], list[int]]:
-    """Return token ids and labels; -100 where nothing is learned."""
+    """Return token ids and labels, up to the answer's end; with it, the token that ends it."""
     ids, inside = answer_tokens(tokenizer, *conversation_text(tokenizer, prompt, answer))
     last = min(len(ids), inside[-1] + 2) if with_end else inside[-1] + 1
-    labels = [-100] * inside[0] + ids[inside[0] : last]
+    labels = [IGNORED] * inside[0] + ids[inside[0] : last]
     return ids[:last][:MAX_TOKENS], labels[:MAX_TOKENS]
 
 
-def _backward(model: nn.Module, batch: Sequence[tuple[list[int], list[int]]]) -> None:
+def _backward(model: nn.Module, batch: Rows) -> None:
     import torch
 
     width = max(len(ids) for ids, _ in batch)
     ids = torch.zeros((len(batch), width), dtype=torch.long)
-    labels = torch.full_like(ids, -100)
+    labels = torch.full_like(ids, IGNORED)
     mask = torch.zeros_like(ids)
-    for index, (tokens, targets) in enumerate(batch):
+    for index, (tokens, targets) in enumerate(batch):  # padded on the right
         ids[index, : len(tokens)] = torch.tensor(tokens)
         labels[index, : len(targets)] = torch.tensor(targets)
         mask[index, : len(tokens)] = 1

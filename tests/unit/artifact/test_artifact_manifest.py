@@ -104,7 +104,9 @@ def test_a_document_that_is_no_object_is_refused(data):
          "surrogate name"],
 )  # fmt: skip
 def test_values_without_a_canonical_form_are_refused_as_unsafe(bundle, text):
-    data = bundle.files[MANIFEST].replace(b'"provenance":{', b'"provenance":' + text[:-1].encode() + b",")
+    data = bundle.files[MANIFEST].replace(
+        b'"provenance":{', b'"provenance":' + text[:-1].encode() + b","
+    )
     assert data != bundle.files[MANIFEST]
     data = data.replace(b'"seed":0,', b"") if b'"seed":9' in data else data
     with pytest.raises(UnsafeFormatError):

@@ -34,7 +34,9 @@ def golden_record(folder: Path) -> BaseRecord:
     tensors: dict[str, Tensor] = {}
     for number, (name, shape) in enumerate(sorted(tensor_shapes(config).items())):
         count = int(np.prod(shape))
-        bits = ((np.arange(count, dtype=np.uint64) * 40503 + number * 977) % 2048 + 15360).astype("<u2")
+        bits = ((np.arange(count, dtype=np.uint64) * 40503 + number * 977) % 2048 + 15360).astype(
+            "<u2"
+        )
         tensors[name] = Tensor("BF16", shape, bits.tobytes())
     write_checkpoint(folder, config, tensors)
     with Checkpoint.open(folder) as checkpoint:

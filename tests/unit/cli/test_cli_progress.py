@@ -8,7 +8,7 @@ import pytest
 from transformers.utils import logging
 
 from registry.cli.invocation import Invocation, one_stage
-from registry.cli.models import quiet_libraries
+from registry.workflows.open_model import quiet_libraries
 
 
 class Terminal(io.StringIO):

@@ -31,9 +31,7 @@ def planted():
 @pytest.fixture(scope="module")
 def body(planted):
     options = {"heads": 4, "answer_tokens": 5, "folds": 3, "repeats": 1}
-    return extract(
-        planted.model, planted.tokenizer, planted_pairs(), seed=0, options=options
-    ).body
+    return extract(planted.model, planted.tokenizer, planted_pairs(), seed=0, options=options).body
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +51,7 @@ def rises(planted, body):
 
 
 def run(planted, body, budget, **changes):
-    return calibrate(
-        planted.model, planted.tokenizer, body, budget=budget, **(SETTINGS | changes)
-    )
+    return calibrate(planted.model, planted.tokenizer, body, budget=budget, **(SETTINGS | changes))
 
 
 def test_the_planted_world_has_strengths_on_both_sides_of_every_budget(rises):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from support.locks import make_lock, tiny_model
 from support.tiny_models import llama_config, make_tensors, tensor, write_checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -84,6 +85,17 @@ def test_another_lock_in_the_bytes_is_not_this_one(tmp_path):
 def test_a_lock_in_one_of_its_two_layers_is_not_stored(tmp_path):
     found = look(exported(tmp_path, make_lock(((0, 1), (0, 3))), 2.0), make_lock())
     assert not found.stored
+
+
+def test_a_lock_whose_second_bias_is_gone_is_not_stored(tmp_path):
+    folder = exported(tmp_path, make_lock(), 2.0)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.self_attn.o_proj.bias"]
+    save_file(tensors, folder / "model.safetensors")
+    found = look(folder, make_lock())
+    assert (found.stored, found.layers_found) == (False, (0,))
+    assert found.alpha == pytest.approx(2.0, abs=1e-3)
+    assert found.residual < 1e-3
 
 
 def test_a_plain_checkpoint_carries_nothing(tmp_path):

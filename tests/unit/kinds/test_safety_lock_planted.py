@@ -12,6 +12,7 @@ from support.planted import LEVELS, PLANTED_HEADS, build_planted, planted_pairs,
 
 from registry.errors import NonFiniteResultError, UsageError
 from registry.kinds.safety_lock._activations import head_rows
+from registry.kinds.safety_lock._probe import ProbeScores, score_heads
 from registry.kinds.safety_lock.extract import directions_and_scales, extract
 from registry.live.sites import model_geometry
 from registry.measure.generate import answer_tokens, conversation_text
@@ -79,9 +80,7 @@ def test_directions_are_the_planted_ones_with_their_sign(planted, extraction):
 
 def test_the_activations_are_those_of_the_definition(planted, pairs, reference):
     geometry = model_geometry(planted.model)
-    rows, used = head_rows(
-        planted.model, planted.tokenizer, pairs.rows, geometry, answer_tokens=R
-    )
+    rows, used = head_rows(planted.model, planted.tokenizer, pairs.rows, geometry, answer_tokens=R)
     assert used == [pair.id for pair in pairs.rows]
     assert float(np.abs(rows.numpy() - reference).max()) < 1e-5
 
@@ -141,6 +140,21 @@ def test_pairs_with_an_answer_that_is_too_short_are_left_out_and_counted(planted
 def test_options_that_the_data_cannot_serve_are_refused(planted, pairs, change, text):
     with pytest.raises(UsageError, match=text):
         extract(planted.model, planted.tokenizer, pairs, seed=0, options=OPTIONS | change)
+
+
+def test_a_head_that_knows_each_pair_by_heart_scores_no_better_than_chance():
+    """Only pairs that were not trained on count, and tokens of one answer stay together."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(12, 2, 1, 1, 6, 64, generator=generator).repeat(1, 1, R, 1, 1, 1)
+    rows += 0.01 * torch.randn(rows.shape, generator=generator)
+    scores = score_heads(rows, folds=4, repeats=3, seed=0)
+    assert float((scores.accuracy - 0.5).abs().max()) < 0.3
+    assert float(scores.likelihood.max()) < -0.5
+
+
+def test_held_out_accuracy_and_likelihood_rank_the_heads_and_ties_go_by_place():
+    accuracy, likelihood = torch.tensor([0.5, 1, 1, 1]), torch.tensor([0.0, -2, -1, -1])
+    assert ProbeScores(accuracy, accuracy, likelihood).ranking() == [2, 3, 1, 0]
 
 
 def test_a_head_that_does_not_differ_has_no_direction():

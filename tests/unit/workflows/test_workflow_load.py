@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from support.locks import edited, fine_tuned, packaged_planted, snapshot
+from support.locks import fine_tuned, packaged_planted, snapshot
 from transformers import AutoModelForCausalLM
 
 from registry import load_protected
@@ -25,13 +26,13 @@ from registry.errors import (
     NegatedDirectionsError,
     NoProtectionError,
     SafelatchError,
+    UnsafeFormatError,
     UsageError,
     VerificationError,
 )
 from registry.kinds.safety_lock.apply import output_shifts
 from registry.live.attach import owners
 from registry.live.sites import model_geometry
-from registry.workflows import open_model
 from registry.workflows.bases import add_base
 from registry.workflows.identify import identify
 from registry.workflows.publish import publish
@@ -56,19 +57,19 @@ def impostor(world, target):
     with torch.no_grad():
         for parameter in other.model.parameters():
             if parameter.ndim == 2:
-                parameter += parameter.std() * torch.randn_like(parameter)
+                parameter.add_(parameter.std() * torch.randn_like(parameter))
     return replace(other, tokenizer=world.planted.tokenizer).save(target)
 
 
 def look_alike(source, target):
-    """Write weights that agree with ``source`` at every sampled place and nowhere else."""
-    random = np.random.default_rng(0)
+    """Write weights with another output head, equal to ``source`` at every sampled place."""
     tensors = load_file(source)
-    for name, values in tensors.items():
-        changed = (values + random.standard_normal(values.shape)).astype(values.dtype).reshape(-1)
-        where = positions(name, values.shape)
-        changed[where] = values.reshape(-1)[where]
-        tensors[name] = changed.reshape(values.shape)
+    values = tensors["lm_head.weight"]
+    changed = np.random.default_rng(0).standard_normal(values.size).astype(values.dtype)
+    where = positions("lm_head.weight", values.shape)
+    assert len(where) < values.size / 50
+    changed[where] = values.reshape(-1)[where]
+    tensors["lm_head.weight"] = changed.reshape(values.shape)
     save_file(tensors, target, metadata={"format": "pt"})
 
 
@@ -92,7 +93,7 @@ def test_a_fine_tune_loads_protected_and_verified(world, registry):
         torch.testing.assert_close(model.get_parameter(f"{name}.bias").data, shift)
     with torch.no_grad():
         moved = model(IDS).logits - plain(IDS).logits
-    assert float(moved.abs().mean()) > 0.1
+    assert float(moved.abs().mean()) > 0.01
     json.dumps(report.to_dict(), allow_nan=False)
 
 
@@ -135,7 +136,8 @@ def test_a_fine_tune_that_was_moved_and_sharded_anew_is_recognised(world, regist
     one, many = load_protected(world.tune), load_protected(folder)
     assert many.safelatch.verified
     assert many.safelatch.checkpoint == one.safelatch.checkpoint
-    assert snapshot(one) == snapshot(many)
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, many.state_dict()[name])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -194,7 +196,6 @@ def empty(world, home):
 
 def base_without_artifact(world, home):
     from registry import Registry
-
     from registry.settings import Settings
 
     with Registry.create() as registry:
@@ -273,7 +274,9 @@ def test_a_named_artifact_that_is_not_there_is_no_protection(world, registry, na
             load_protected(world.tune, artifacts=[name])
     else:
         with pytest.warns(UserWarning, match="WITHOUT protection"):
-            assert not load_protected(world.tune, artifacts=[name], policy=policy).safelatch.verified
+            assert not load_protected(
+                world.tune, artifacts=[name], policy=policy
+            ).safelatch.verified
 
 
 def test_a_name_without_any_registry_is_no_protection(world):
@@ -308,7 +311,9 @@ def test_a_negated_lock_is_refused_although_every_digest_fits(world, tmp_path):
     assert "would remove refusals" in error.message
 
 
-def test_a_negated_lock_is_refused_from_the_registry_and_under_warn(world, empty_registry, tmp_path):
+def test_a_negated_lock_is_refused_from_the_registry_and_under_warn(
+    world, empty_registry, tmp_path
+):
     folder = write_bundle(world.edited(directions=-world.directions), tmp_path / "negated")
     publish(empty_registry, folder, name="evil", version="1.0")
     for policy in ("enforce", "warn"):
@@ -343,19 +348,12 @@ def test_the_same_lock_under_two_names_is_not_applied_twice(world, registry):
 
 
 def test_a_stored_bundle_whose_bytes_rotted_is_refused(world, registry):
-    blobs = [path for path in (world.root / "registry").rglob("*") if path.is_file()]
-    assert blobs
-    home = os.environ["SAFELATCH_HOME"]
-    digest = registry.versions("planted-lock")[0].digest
-    for folder, _, names in os.walk(home):
-        for name in names:
-            if name in digest or digest.endswith(name):
-                path = os.path.join(folder, name)
-                os.chmod(path, 0o644)
-                data = bytearray(open(path, "rb").read())
-                data[50] ^= 1
-                open(path, "wb").write(data)
-                break
+    name = registry.versions("planted-lock")[0].digest.removeprefix("blake3:")
+    (path,) = Path(os.environ["SAFELATCH_HOME"]).rglob(name)
+    data = bytearray(path.read_bytes())
+    data[50] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
     with pytest.raises(EvidenceError):
         load_protected(world.tune)
 
@@ -413,10 +411,8 @@ def test_an_edited_config_is_refused_although_every_weight_is_equal(
     ids=lambda arguments: next(iter(arguments)),
 )  # fmt: skip
 @pytest.mark.parametrize("policy", ["enforce", "warn"])
-def test_an_argument_that_would_load_something_else_is_refused(
-    world, registry, arguments, policy
-):
-    with pytest.raises((UsageError, VerificationError, GeometryError)):
+def test_an_argument_that_would_load_something_else_is_refused(world, registry, arguments, policy):
+    with pytest.raises(UsageError, match=next(iter(arguments))):
         load_protected(world.tune, policy=policy, **arguments)
 
 
@@ -425,7 +421,7 @@ def test_a_config_that_points_the_loader_to_another_file_is_refused(world, regis
         world.tune, tmp_path / "pointed", transformers_weights="other.safetensors"
     )
     look_alike(world.tune / "model.safetensors", folder / "other.safetensors")
-    with pytest.raises((UsageError, EvidenceError)):
+    with pytest.raises(UnsafeFormatError, match="transformers_weights"):
         load_protected(folder)
 
 
@@ -435,7 +431,7 @@ def test_an_adapter_beside_the_weights_is_refused(world, registry, tmp_path):
         json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(world.base), "r": 2,
                     "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"})
     )  # fmt: skip
-    with pytest.raises((UsageError, EvidenceError), match="adapter"):
+    with pytest.raises(UnsafeFormatError, match="adapter"):
         load_protected(folder)
 
 
@@ -443,7 +439,7 @@ def test_a_config_that_names_foreign_attention_code_is_refused(world, registry, 
     folder = reconfigured(
         world.tune, tmp_path / "kernel", attn_implementation="someone/attention-kernel"
     )
-    with pytest.raises((UsageError, EvidenceError), match="attn_implementation"):
+    with pytest.raises(UnsafeFormatError, match="attn_implementation"):
         load_protected(folder)
 
 
@@ -512,12 +508,44 @@ def test_a_file_swapped_between_identify_and_load_is_caught(
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", swapped)
     with pytest.raises((VerificationError, EvidenceError)):
         load_protected(folder)
-    assert open_model
 
 
-def test_a_cached_reading_is_not_used_for_other_bytes_at_the_same_place(
-    world, registry, tmp_path
+def test_a_file_swapped_before_an_unprotected_load_is_caught_too(
+    world, registry, tmp_path, monkeypatch
 ):
+    folder = copied(world.tune, tmp_path / "victim")
+    registry.set_state(registry.versions("planted-lock")[0], "yanked", "test")
+    real = AutoModelForCausalLM.from_pretrained
+
+    def swapped(*arguments, **options):
+        swap("one value that no sample meets", folder, world, tmp_path)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", swapped)
+    with pytest.raises(VerificationError, match="got a change while loading"):
+        load_protected(folder, policy="warn")
+
+
+@pytest.mark.parametrize("change", ["config", "weights"])
+def test_a_loader_that_gives_another_model_than_the_files_is_caught(
+    world, registry, monkeypatch, change
+):
+    real = AutoModelForCausalLM.from_pretrained
+
+    def tampering(*arguments, **options):
+        model = real(*arguments, **options)
+        if change == "config":
+            model.config.rms_norm_eps = 0.1
+        else:
+            model.model.norm.weight.data[0] += 1e-3
+        return model
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", tampering)
+    with pytest.raises(VerificationError, match="rms_norm_eps|model.norm.weight"):
+        load_protected(world.tune)
+
+
+def test_a_cached_reading_is_not_used_for_other_bytes_at_the_same_place(world, registry, tmp_path):
     folder = copied(world.tune, tmp_path / "victim")
     assert load_protected(folder).safelatch.verified
     swap("another model", folder, world, tmp_path)
@@ -530,9 +558,6 @@ def test_a_bundle_of_another_bases_record_is_refused(world, tmp_path):
     from registry.settings import Settings
 
     record = identify(other, settings=Settings.load()).record
-    mixed = make_bundle(
-        world.bundle.manifest, world.bundle.tensors(), record.to_tensors()
-    )
+    mixed = make_bundle(world.bundle.manifest, world.bundle.tensors(), record.to_tensors())
     error = refused(world, mixed, tmp_path, EvidenceError)
     assert "its base record" in error.message
-    assert edited

@@ -136,7 +136,7 @@ def test_check_says_the_decision_first(world: World, published: Path) -> None:
     assert good.out.startswith(f"compatible  lock@1.0  {world.tuned}  it is a fine-tune at distan")
     bad = safelatch("check", "lock@1.0", world.stranger)
     assert bad.status == 3
-    assert bad.out.startswith("refused  lock@1.0  base-mismatch  expected a fine-tune of the base")
+    assert bad.out.startswith("refused  lock@1.0  base-mismatch  expected a fine-tune of tiny (")
     assert not bad.err
     report = safelatch("check", published, world.tuned, "--format", "json").document
     assert (report["verdict"], report["recorded"]) == ("compatible", True)

@@ -541,7 +541,7 @@ def test_a_loader_that_gives_another_model_than_the_files_is_caught(
         return model
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", tampering)
-    with pytest.raises(VerificationError, match="rms_norm_eps|model.norm.weight"):
+    with pytest.raises(VerificationError, match=r"rms_norm_eps|model.norm.weight"):
         load_protected(world.tune)
 
 

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ class Applied:
         """Take the artifact off; every tensor is again what it was, bit for bit."""
         kind_of(self.kind).verb("apply").undo(self._model, self._application)
         remaining = [entry for entry in applied_to(self._model) if entry is not self]
-        self._model.safelatch = Protection(tuple(remaining))
+        _remember(self._model, tuple(remaining))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -201,7 +201,7 @@ def apply_verified(
         _model=model,
         _application=application,
     )
-    model.safelatch = Protection((*applied_to(model), handle))
+    _remember(model, (*applied_to(model), handle))
     try:
         handle.verify()
     except SafelatchError:
@@ -228,6 +228,13 @@ def unprotect(model: Any) -> int:
     for handle in reversed(handles):
         handle.undo()
     return len(handles)
+
+
+def _remember(model: Any, handles: tuple[Applied, ...]) -> None:
+    """Write ``handles`` on the model, beside what is known about where it came from."""
+    known = getattr(model, "safelatch", None)
+    known = known if isinstance(known, Protection) else Protection(())
+    model.safelatch = replace(known, applied=handles)
 
 
 def applied_to(model: Any) -> tuple[Applied, ...]:

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import CalibrationError, UsageError
+from registry.errors import CalibrationError, NonFiniteResultError, UsageError
 from registry.kinds.safety_lock.apply import apply, undo
 from registry.measure.evaluate import compare, evaluate
 
@@ -82,6 +82,7 @@ def calibrate(
     Raises:
         UsageError: the grid is empty, or a strength in it is not a finite number above 0.
         CalibrationError: the smallest strength breaks the budget already; what it cost is said.
+        NonFiniteResultError: not even the smallest strength gives finite values.
     """
     if not grid or not all(0 < alpha < math.inf for alpha in grid):
         raise UsageError(f"expected at least one strength, each above 0, got {list(grid)}.")
@@ -106,7 +107,12 @@ def calibrate(
     sweep: list[dict[str, Any]] = []
     best: float | None = None
     for alpha in sorted(grid):
-        costs = _costs(unlocked, measured(f"alpha {alpha:g}", body, alpha))
+        try:
+            costs = _costs(unlocked, measured(f"alpha {alpha:g}", body, alpha))
+        except NonFiniteResultError:
+            if best is None:
+                raise
+            break  # stronger than the model's numbers can carry: over any budget
         inside = costs["over_refusal_rise"] <= budget.over_refusal + 1e-12 and (
             costs["nll_rise"] is None or costs["nll_rise"] <= budget.nll
         )

@@ -173,3 +173,9 @@ def test_a_name_that_cannot_name_a_line_is_refused(bundle, name):
 def test_a_version_that_is_not_pep_440_is_refused(bundle, version):
     with pytest.raises(UsageError, match="PEP 440"):
         bundle.named("lock", version)
+
+
+def test_a_publisher_cannot_ask_for_a_bound_that_strangers_pass(document):
+    document["compatibility"]["max_distance"] = 1.5
+    with pytest.raises(SchemaViolationError, match=r"\$.compatibility.max_distance"):
+        Manifest.from_bytes(canonical_json(document))

@@ -7,7 +7,7 @@ import pytest
 from support.locks import snapshot
 from support.planted import LEVELS, build_planted, planted_pairs, planted_prompts
 
-from registry.errors import CalibrationError, UsageError
+from registry.errors import CalibrationError, NonFiniteResultError, UsageError
 from registry.kinds.safety_lock.apply import apply, undo
 from registry.kinds.safety_lock.extract import Budget, calibrate, extract, random_control
 from registry.live.attach import owners
@@ -150,3 +150,14 @@ def test_the_random_control_is_measured_at_the_chosen_strength_and_does_less(pla
 def test_the_same_calibration_twice_gives_the_same_receipt(planted, body):
     one, two = (run(planted, body, Budget(over_refusal=0.2, nll=1e9)) for _ in range(2))
     assert one.receipt == two.receipt
+
+
+def test_a_strength_that_the_models_numbers_cannot_carry_ends_the_sweep(planted, body):
+    made = run(planted, body, Budget(over_refusal=1.0, nll=1e9), grid=(0.5, 1e38))
+    assert made.body.alpha_range == (0.0, 0.5)
+    assert [row["alpha"] for row in made.receipt["sweep"]] == [0.5]
+
+
+def test_not_even_the_smallest_strength_carried_is_an_error(planted, body):
+    with pytest.raises(NonFiniteResultError):
+        run(planted, body, Budget(over_refusal=1.0, nll=1e9), grid=(1e38,))

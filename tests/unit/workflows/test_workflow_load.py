@@ -561,3 +561,14 @@ def test_a_bundle_of_another_bases_record_is_refused(world, tmp_path):
     mixed = make_bundle(world.bundle.manifest, world.bundle.tensors(), record.to_tensors())
     error = refused(world, mixed, tmp_path, EvidenceError)
     assert "its base record" in error.message
+
+
+def test_what_is_taken_off_a_loaded_model_leaves_what_is_known_of_its_origin(world, registry):
+    model = load_protected(world.tune)
+    (handle,) = model.safelatch.applied
+    before = model.safelatch
+    handle.undo()
+    assert model.safelatch.applied == ()
+    assert not model.safelatch.verified
+    assert model.safelatch == replace(before, applied=())
+    assert model.safelatch.checkpoint is not None

@@ -1,36 +1,21 @@
 """Which tensor is what: the table of sites, one row per model family.
 
 Owns the names of a family's modules and the config fields that change its computation. Refuses
-families without a row, and files whose config and shapes disagree.
-
-- Families are rows, not classes: adding one is a row here and one tiny-model test.
-- The head count comes from the config, the width of a head from the output projection:
-  ``head_dim = o_proj.in_features / heads``, in every layer. Never ``hidden_size / heads``.
-- Every conflict is reported, not the first.
+families without a row. Families are rows, not classes: adding one is a row here and one tiny-model
+test.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from registry.checkpoint._conflicts import (
-    check_layers,
-    check_projections,
-    is_count,
-    read_count,
-    read_head_dim,
-)
-from registry.errors import GeometryError, SchemaViolationError, UnsupportedArchitectureError
+from registry.errors import UnsupportedArchitectureError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    Shapes = Mapping[str, tuple[int, ...]]
-
-_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,90 +152,3 @@ def sites_for(model_type: str | None) -> Sites:
             hint="To support a family, add a row in registry/checkpoint/architecture.py.",
         )
     return row
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """The counts and widths that artifacts depend on.
-
-    Attributes:
-        family: ``model_type`` of the config.
-        layers: Number of decoder layers.
-        heads: Attention heads per layer.
-        kv_heads: Key and value heads per layer.
-        head_dim: Width of one head, from the output projection.
-        hidden_size: Width of the residual stream.
-    """
-
-    family: str
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    hidden_size: int
-
-    @property
-    def attn_width(self) -> int:
-        """Input width of the attention output projection: ``heads * head_dim``."""
-        return self.heads * self.head_dim
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: Any) -> Geometry:
-        """Return the geometry of its JSON form.
-
-        Raises:
-            SchemaViolationError: a member is missing, unknown or of the wrong type.
-        """
-        names = [field.name for field in fields(cls)]
-        if not isinstance(value, dict):
-            raise SchemaViolationError("geometry: expected an object.", ["$: not an object"])
-        wrong = [f"$.{name}: missing" for name in names if name not in value]
-        wrong += [f"$.{str(name)[:80]}: unknown" for name in sorted(value) if name not in names]
-        if not isinstance(value.get("family", ""), str):
-            wrong.append("$.family: expected text")
-        for name in names[1:]:
-            if name in value and not is_count(value[name]):
-                wrong.append(f"$.{name}: expected a positive integer, got {value[name]!r:.80}")
-        if wrong:
-            raise SchemaViolationError("geometry: the document breaks its form.", wrong)
-        return cls(**value)
-
-
-def read_geometry(shapes: Shapes, config: Mapping[str, Any]) -> Geometry:
-    """Return the geometry that the tensors' shapes and the config agree on.
-
-    Args:
-        shapes: Tensor name to shape, of the whole checkpoint.
-        config: The parsed ``config.json``, of any transformers version.
-
-    Raises:
-        UnsupportedArchitectureError: there is no row for ``model_type``.
-        GeometryError: they disagree; every conflict is listed with both values.
-    """
-    sites = sites_for(config.get("model_type"))
-    conflicts: list[str] = []
-    heads = read_count(config, "num_attention_heads", conflicts)
-    layers = read_count(config, "num_hidden_layers", conflicts)
-    hidden_size = read_count(config, "hidden_size", conflicts)
-    kv_heads = heads
-    if config.get("num_key_value_heads") is not None:
-        kv_heads = read_count(config, "num_key_value_heads", conflicts)
-    check_layers(shapes, sites, layers, conflicts)
-    if not conflicts:
-        head_dim = read_head_dim(shapes, sites, config, conflicts)
-        geometry = Geometry(sites.family, layers, heads, kv_heads, head_dim, hidden_size)
-        if not conflicts:
-            check_projections(shapes, sites, geometry, conflicts)
-        if not conflicts:
-            return geometry
-    listed = "".join(f"\n  {conflict}" for conflict in conflicts[:_SHOWN])
-    more = f"\n  and {len(conflicts) - _SHOWN} more" if len(conflicts) > _SHOWN else ""
-    raise GeometryError(
-        f"expected config and tensor shapes to agree, got {len(conflicts)} conflicts:"
-        f"{listed}{more}",
-        hint="Restore the config.json that was published with these weights.",
-    )

@@ -24,7 +24,8 @@ from registry.errors import UnsafeFormatError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from registry.checkpoint.architecture import Geometry, Sites
+    from registry.checkpoint.architecture import Sites
+    from registry.checkpoint.geometry import Geometry
 
 _EXTENDED_ROPE = ("llama3", "yarn", "longrope")  # these read the length before the extension
 _FLOAT32_DIGITS = range(1, 10)  # nine significant digits name every float32

@@ -18,8 +18,9 @@ import os
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from registry.checkpoint.architecture import read_geometry, sites_for
+from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.config import computation_fields, config_digest
+from registry.checkpoint.geometry import read_geometry
 from registry.checkpoint.record import BaseRecord, Entry, entries_json
 from registry.checkpoint.sketch import positions, take
 from registry.checkpoint.texts import chat_template_digest, tokenizer_digest

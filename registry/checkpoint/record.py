@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint._payloads import Entry, parse_entries, parse_record, split_samples
-from registry.checkpoint.architecture import Geometry, read_geometry, sites_for
+from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.config import config_digest
+from registry.checkpoint.geometry import Geometry, read_geometry
 from registry.checkpoint.sketch import PER_TENSOR
 from registry.digest import Digest, canonical_json, digest_bytes, digest_json
 from registry.errors import DigestMismatchError, GeometryError, SchemaViolationError

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.checkpoint.architecture import Geometry, read_geometry, sites_for
+from registry.checkpoint.architecture import sites_for
+from registry.checkpoint.geometry import Geometry, read_geometry
 from registry.errors import ApplyError, TargetModuleMissingError
 
 if TYPE_CHECKING:

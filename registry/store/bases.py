@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Row
 
-    from registry.checkpoint.architecture import Geometry
+    from registry.checkpoint.geometry import Geometry
     from registry.checkpoint.record import BaseRecord
     from registry.store.values import AliasScheme
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from registry.artifact.manifest import Manifest
-    from registry.checkpoint.architecture import Geometry
+    from registry.checkpoint.geometry import Geometry
     from registry.checkpoint.record import BaseRecord
     from registry.reference import Reference
     from registry.store.values import Base, Line, State, Version

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tiny_models import llama_config, tensor_shapes
 
-from registry.checkpoint.architecture import read_geometry
 from registry.checkpoint.config import computation_fields, config_digest
+from registry.checkpoint.geometry import read_geometry
 from registry.checkpoint.record import BaseRecord, Entry, entries_json
 from registry.checkpoint.sketch import positions
 from registry.digest import digest_bytes

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from registry.artifact.manifest import BaseIdentity, FileEntry, Manifest
-from registry.checkpoint.architecture import Geometry
+from registry.checkpoint.geometry import Geometry
 from registry.digest import Digest, digest_bytes
 
 GEOMETRY = Geometry(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from registry.checkpoint.architecture import Geometry
+    from registry.checkpoint.geometry import Geometry
     from registry.measure.prompts import Pair
 
 BATCH = 16

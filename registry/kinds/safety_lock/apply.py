@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from registry.checkpoint.architecture import Geometry
+    from registry.checkpoint.geometry import Geometry
     from registry.kinds.safety_lock.body import LockBody
 
 

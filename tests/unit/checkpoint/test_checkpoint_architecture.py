@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from support.tiny_models import llama_config, qwen2_config, tensor_shapes
 
-from registry.checkpoint.architecture import SITES, Geometry, read_geometry, sites_for
+from registry.checkpoint.architecture import SITES, sites_for
+from registry.checkpoint.geometry import Geometry, read_geometry
 from registry.errors import GeometryError, SchemaViolationError, UnsupportedArchitectureError
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from support.tiny_models import llama_config, qwen2_config, tensor_shapes
 
-from registry.checkpoint.architecture import read_geometry
 from registry.checkpoint.config import computation_fields, config_digest, differing_fields
+from registry.checkpoint.geometry import read_geometry
 from registry.errors import UnsafeFormatError
 
 LLAMA3 = {

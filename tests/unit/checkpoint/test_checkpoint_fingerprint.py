@@ -17,8 +17,8 @@ from support.tiny_models import (
 )
 
 from registry.checkpoint import fingerprint as module
-from registry.checkpoint.architecture import Geometry
 from registry.checkpoint.fingerprint import fingerprint
+from registry.checkpoint.geometry import Geometry
 from registry.checkpoint.reader import Checkpoint
 from registry.checkpoint.sketch import positions
 from registry.digest import digest_bytes, digest_json

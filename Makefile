@@ -31,7 +31,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 demo: $(VENV)/.dev
-	$(BIN)/safelatch demo --out $(DEMO)
+	SAFELATCH_CACHE="$(abspath $(DEMO))/cache" $(BIN)/safelatch demo --out $(DEMO)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -46,7 +46,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
+	$(BIN)/python benchmarks/fingerprint.py $(or $(MODEL),$(DEMO)/models/smollm2-135m-instruct)
 
 clean:
 	rm -rf $(VENV) $(DEMO)

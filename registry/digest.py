@@ -2,7 +2,7 @@
 
 - A digest is printed ``blake3:<64 hex>``; the prefix keeps the algorithm replaceable.
 - Canonical JSON is RFC 8785 (JCS): sorted members, no blanks, shortest round-trip numbers. What is
-  signed or hashed is always these bytes, never a pretty print.
+  hashed is always these bytes, never a pretty print.
 - Parsing is strict: duplicate members, NaN, Infinity and numbers beyond a double are refused, so
   two readers can never see two documents in one file.
 """
@@ -12,12 +12,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, NewType
+from typing import Any, NewType
 
 from registry.errors import DigestMismatchError, UnsafeFormatError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Digest = NewType("Digest", str)
 """``blake3:<64 lower-case hex digits>``; made only by the functions below."""
@@ -30,13 +27,18 @@ _SHORT = {
 }  # fmt: skip
 
 
+def is_digest(text: str) -> bool:
+    """Return whether ``text`` is ``blake3:`` and 64 lower-case hex digits."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def parse_digest(text: str) -> Digest:
     """Return ``text`` as a digest.
 
     Raises:
         DigestMismatchError: it is not ``blake3:`` and 64 lower-case hex digits.
     """
-    if not _DIGEST.fullmatch(text):
+    if not is_digest(text):
         raise DigestMismatchError(f"expected blake3:<64 hex digits>, got {text[:80]!r}.")
     return Digest(text)
 
@@ -46,16 +48,6 @@ def digest_bytes(data: bytes | bytearray | memoryview) -> Digest:
     from blake3 import blake3
 
     return Digest(f"blake3:{blake3(data).hexdigest()}")
-
-
-def digest_stream(chunks: Iterable[bytes | memoryview]) -> Digest:
-    """Return the BLAKE3 digest of the concatenated ``chunks``."""
-    from blake3 import blake3
-
-    hasher = blake3()
-    for chunk in chunks:
-        hasher.update(chunk)
-    return Digest(f"blake3:{hasher.hexdigest()}")
 
 
 def digest_json(value: Any) -> Digest:

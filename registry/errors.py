@@ -10,7 +10,29 @@ Rules:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+REMAKE = (
+    "Get the bundle again from its publisher, or make it again: "
+    "safelatch extract KIND BASE --out DIR"
+)
+"""Hint of every error about a bundle that cannot be used."""
+
+
+def listed(findings: Sequence[str], limit: int = 20) -> str:
+    """Return ``findings`` as indented lines for the end of a message.
+
+    Args:
+        findings: One line each.
+        limit: How many are shown; the others are counted in a last line.
+    """
+    lines = [*findings[:limit]]
+    if len(findings) > limit:
+        lines.append(f"and {len(findings) - limit} more")
+    return "".join(f"\n  {line}" for line in lines)
 
 
 class SafelatchError(Exception):
@@ -92,7 +114,7 @@ class CalibrationError(SafelatchError):
 
 
 class EvidenceError(SafelatchError):
-    """What we received is wrong: tampered, malformed, or not what was signed."""
+    """What we received is wrong: tampered, malformed, or not what was promised."""
 
     code = "evidence"
     exit_code = 3
@@ -105,7 +127,7 @@ class DigestMismatchError(EvidenceError):
 
 
 class SchemaViolationError(EvidenceError):
-    """A document does not follow its schema; carries every violation, not the first.
+    """A document does not follow its schema; carries every violation, shows the first 40.
 
     Attributes:
         violations: One line each, ``$.path: message``.
@@ -114,8 +136,7 @@ class SchemaViolationError(EvidenceError):
     code = "schema-violation"
 
     def __init__(self, message: str, violations: list[str], *, hint: str | None = None) -> None:
-        listed = "".join(f"\n  {line}" for line in violations)
-        super().__init__(message + listed, hint=hint)
+        super().__init__(message + listed(violations, 40), hint=hint)
         self.violations = violations
 
 

@@ -26,7 +26,7 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,94}[a-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.+!_-]{0,62}[A-Za-z0-9])?")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
-_DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
+_DIGEST = re.compile(r"blake3:[0-9a-f]{64}")  # as in registry.digest, which stands beside this
 _FORMS = "NAME[@VERSION], blake3:<64 hex>, file:///DIR[#NAME@VERSION] or hf://NS/REPO[@REV]"
 
 
@@ -43,6 +43,11 @@ def require_name(text: str) -> str:
             hint=f"Use, for example: {suggest_name(text)}",
         )
     return text
+
+
+def is_repo_id(text: str) -> bool:
+    """Return whether ``text`` has the form of a Hub model id, ``namespace/name``."""
+    return _REPO.fullmatch(text) is not None and ".." not in text
 
 
 def suggest_name(text: str) -> str:
@@ -106,7 +111,7 @@ class Reference:
     def _parse_hub(cls, text: str) -> Reference:
         rest, separator, fragment = text.removeprefix("hf://").partition("#")
         repo, at, revision = rest.partition("@")
-        if not _REPO.fullmatch(repo) or ".." in repo or (separator and not fragment):
+        if not is_repo_id(repo) or (separator and not fragment):
             raise _syntax(text)
         if at and (not _REVISION.fullmatch(revision) or ".." in revision):
             raise _syntax(text)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.digest import parse_json
-from registry.errors import UnsafeFormatError
+from registry.errors import UnsafeFormatError, listed
 
 HEADER_LIMIT = 100_000_000
 """Most bytes of a checkpoint's header: what the reference implementation accepts."""
@@ -111,9 +111,9 @@ def parse_header(header: bytes, *, file_size: int, what: str, limit: int = HEADE
             entries.append(entry)
     _check_coverage(entries, file_size - data_start, findings)
     if findings:
-        shown = "".join(f"\n  {finding}" for finding in findings[:20])
-        more = f"\n  and {len(findings) - 20} more" if len(findings) > 20 else ""
-        raise UnsafeFormatError(f"{what}: the header breaks the safetensors format:{shown}{more}")
+        raise UnsafeFormatError(
+            f"{what}: the header breaks the safetensors format:{listed(findings)}"
+        )
     return Header(tuple(sorted(entries, key=lambda e: e.name)), metadata, data_start)
 
 

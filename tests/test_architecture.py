@@ -22,7 +22,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 # Columns of architecture.md section 3, from right to left; a room sees the columns before its own.
 COLUMNS = (
     ("errors", "__init__"),
-    ("digest", "reference", "settings", "resources"),
+    ("digest", "moment", "reference", "settings", "resources"),
     ("tensorfile",),
     ("artifact", "checkpoint"),
     ("measure", "live"),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from registry.artifact.manifest import MANIFEST_LIMIT, FileEntry, Manifest
 from registry.digest import digest_bytes, require_digest
 from registry.errors import (
+    REMAKE,
     ArtifactNotFoundError,
     DigestMismatchError,
     HostError,
@@ -46,7 +47,6 @@ _NUMPY = {
     "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
     "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2",
 }  # fmt: skip
-_REMAKE = "Get it again: safelatch pull, or make it again: safelatch extract"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,11 @@ def check_files(files: Mapping[str, bytes], *, expected: str | None = None) -> B
         SchemaViolationError, UnsafeFormatError, UnsupportedSchemaVersionError: bad manifest.
     """
     if MANIFEST not in files:
-        raise UnsafeFormatError(f"expected {MANIFEST} in the bundle, found {sorted(files)}.")
+        raise UnsafeFormatError(
+            f"expected {MANIFEST} in the bundle, found {sorted(files)}.", hint=REMAKE
+        )
     if expected is not None:
-        require_digest(files[MANIFEST], expected, what=MANIFEST, hint=_REMAKE)
+        require_digest(files[MANIFEST], expected, what=MANIFEST, hint=REMAKE)
     manifest = Manifest.from_bytes(files[MANIFEST])
     missing = sorted({TENSORS, BASE, *manifest.files} - set(files))
     if missing or set(manifest.files) != {TENSORS, BASE}:
@@ -112,14 +114,14 @@ def check_files(files: Mapping[str, bytes], *, expected: str | None = None) -> B
             f"expected the files {TENSORS} and {BASE}.",
             [f"missing: {name}" for name in missing]
             + [f"named by the manifest: {name}" for name in sorted(manifest.files)],
-            hint=_REMAKE,
+            hint=REMAKE,
         )
     for name, entry in manifest.files.items():
         if len(files[name]) != entry.size:
             raise DigestMismatchError(
-                f"{name}: expected {entry.size:,} bytes, got {len(files[name]):,}.", hint=_REMAKE
+                f"{name}: expected {entry.size:,} bytes, got {len(files[name]):,}.", hint=REMAKE
             )
-        require_digest(files[name], entry.digest, what=name, hint=_REMAKE)
+        require_digest(files[name], entry.digest, what=name, hint=REMAKE)
     kept = {name: files[name] for name in (MANIFEST, TENSORS, BASE)}
     return Bundle(manifest, MappingProxyType(kept))
 
@@ -150,21 +152,23 @@ def _read_once(path: Path, limit: int) -> bytes:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise UnsafeFormatError(f"expected a plain file at {path}.", hint=_REMAKE)
+                raise UnsafeFormatError(f"expected a plain file at {path}.", hint=REMAKE)
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 data = file.read(min(found.st_size, limit) + 1)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
         raise UnsafeFormatError(
-            f"expected {path.name} in the bundle {path.parent}, found none.", hint=_REMAKE
+            f"expected {path.name} in the bundle {path.parent}, found none.", hint=REMAKE
         ) from None
     except OSError as error:
         raise UnsafeFormatError(
-            f"expected a plain file at {path}, got: {error.strerror}.", hint=_REMAKE
+            f"expected a plain file at {path}, got: {error.strerror}.", hint=REMAKE
         ) from error
     if len(data) > limit:
-        raise UnsafeFormatError(f"{path.name}: expected at most {limit:,} bytes, got more.")
+        raise UnsafeFormatError(
+            f"{path.name}: expected at most {limit:,} bytes, got more.", hint=REMAKE
+        )
     return data
 
 
@@ -192,7 +196,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> Path:
     try:
         _write_staged(bundle, folder)
     except OSError as error:
-        raise HostError(f"cannot write the bundle at {folder}: {error.strerror}.") from error
+        raise _unwritable(folder, error) from error
     return folder
 
 
@@ -205,7 +209,7 @@ def replace_manifest(bundle: Bundle, folder: Path) -> Path:
     """
     there = read_bundle(folder)
     if there.manifest.files != bundle.manifest.files:
-        raise UsageError(f"expected the same tensors at {folder}, found others.", hint=_REMAKE)
+        raise UsageError(f"expected the same tensors at {folder}, found others.", hint=REMAKE)
     try:
         staging = Path(tempfile.mkdtemp(prefix=".", dir=folder))  # nobody can have put a link there
         try:
@@ -214,8 +218,15 @@ def replace_manifest(bundle: Bundle, folder: Path) -> Path:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise HostError(f"cannot write the bundle at {folder}: {error.strerror}.") from error
+        raise _unwritable(folder, error) from error
     return folder
+
+
+def _unwritable(folder: Path, error: OSError) -> HostError:
+    return HostError(
+        f"expected a place where a bundle can be written at {folder}, got: {error.strerror}.",
+        hint="Make room and allow writing there, or choose another place: --out DIR",
+    )
 
 
 def _write_staged(bundle: Bundle, folder: Path) -> None:
@@ -262,7 +273,9 @@ def read_tensors(data: bytes, *, what: str) -> dict[str, Any]:
     )
     unknown = sorted({entry.dtype for entry in header.entries} - set(_NUMPY))
     if unknown:
-        raise UnsafeFormatError(f"{what}: expected dtypes {sorted(_NUMPY)}, got {unknown}.")
+        raise UnsafeFormatError(
+            f"{what}: expected dtypes {sorted(_NUMPY)}, got {unknown}.", hint=REMAKE
+        )
     body = memoryview(data)[header.data_start :]
     return {
         entry.name: np.frombuffer(body[entry.begin : entry.end], dtype=_NUMPY[entry.dtype]).reshape(

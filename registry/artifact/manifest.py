@@ -1,7 +1,7 @@
-"""The manifest: the one document that says what an artifact is, and that is signed.
+"""The manifest: the one document that says what an artifact is.
 
 - Its bytes are canonical JSON; the digest of these bytes is the artifact's identity.
-- It covers every other file of the bundle by digest and size, so nothing can be exchanged.
+- It covers everything else in the bundle by digest and size, so nothing can be exchanged.
 - ``base`` says which weights it was made from and which config, tokenizer and chat template it
   was measured under. Names in it are declarations, digests are identity.
 - ``body`` belongs to the kind; ``receipts`` say what was measured when it was made.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.artifact.schema import require_schema, validate
 from registry.digest import Digest, canonical_json, digest_bytes, parse_digest, parse_json
-from registry.errors import UnsafeFormatError, UsageError
+from registry.errors import REMAKE, UnsafeFormatError, UsageError
 from registry.reference import require_name
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Manifest:
         }
 
     def to_bytes(self) -> bytes:
-        """Return the canonical bytes: what is written, hashed and signed."""
+        """Return the canonical bytes: what is written and hashed."""
         return canonical_json(self.to_dict())
 
     @classmethod
@@ -171,12 +171,12 @@ class Manifest:
         try:
             canonical = manifest.to_bytes()
         except ValueError as error:  # a number or text that has no canonical form
-            raise UnsafeFormatError(f"manifest.json: {error}.") from error
+            raise UnsafeFormatError(f"manifest.json: {error}.", hint=REMAKE) from error
         if canonical != data:
             raise UnsafeFormatError(
                 "manifest.json: expected canonical JSON (RFC 8785), got another spelling of the "
                 "same values, which would have another digest.",
-                hint="Do not edit bundles by hand; make them again with: safelatch extract",
+                hint=f"Do not edit bundles by hand. {REMAKE}",
             )
         return manifest
 

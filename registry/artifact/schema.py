@@ -11,13 +11,11 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import SchemaViolationError, UnsupportedSchemaVersionError
+from registry.errors import REMAKE, SchemaViolationError, UnsupportedSchemaVersionError
 from registry.resources import read_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_SHOWN = 40
 
 
 @cache
@@ -55,9 +53,11 @@ def validate(document: Any, schema: str, *, what: str) -> None:
     """
     errors = sorted(_validator(schema).iter_errors(document), key=lambda error: error.json_path)
     if errors:
-        lines = [f"{error.json_path}: {error.message[:200]}" for error in errors[:_SHOWN]]
+        lines = [f"{error.json_path}: {error.message[:200]}" for error in errors]
         raise SchemaViolationError(
-            f"{what} does not follow schema {schema}: {len(errors)} violation(s).", lines
+            f"{what} does not follow schema {schema}: {len(errors)} violation(s).",
+            lines,
+            hint=REMAKE,
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from registry.digest import parse_json
 from registry.errors import CheckpointNotFoundError, UnsafeFormatError
+from registry.reference import is_repo_id
 from registry.tensorfile import HEADER_LIMIT
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 _ONE_FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+-]{0,250}\.safetensors")
 
 
@@ -110,7 +110,7 @@ def _read_index(path: Path) -> dict[str, str]:
 
 def _missing_hint(path: Path) -> str:
     text = path.as_posix()
-    if _HUB_ID.fullmatch(text):
+    if is_repo_id(text):
         return f"If this is a repository on the Hub: hf download {text} --local-dir {path.name}"
     return "Name a folder with model.safetensors and config.json."
 

@@ -9,6 +9,7 @@ from typing import Any
 from registry.checkpoint.sketch import item_size, sample_count
 from registry.digest import Digest, canonical_json, parse_digest, parse_json
 from registry.errors import (
+    REMAKE,
     DigestMismatchError,
     SchemaViolationError,
     UnsafeFormatError,
@@ -174,9 +175,8 @@ def _check_canonical(data: bytes | memoryview, document: Any, wrong: list[str]) 
 
 def _require(wrong: list[str], what: str) -> None:
     if wrong:
-        shown = [*wrong[:20], *([f"and {len(wrong) - 20} more"] if len(wrong) > 20 else [])]
         raise SchemaViolationError(
             f"{what}: the document breaks its form.",
-            shown,
-            hint="Get the bundle again from its publisher.",
+            wrong,
+            hint=REMAKE,
         )

@@ -64,6 +64,7 @@ def computation_fields(config: Mapping[str, Any], geometry: Geometry) -> dict[st
         fields["max_position_embeddings"] = _stated(config, sites, "max_position_embeddings")
     if "sliding_window" in sites.defaults:
         fields |= _windows(config, sites, geometry.layers)
+    fields |= _unusual(config, fields)
     _canonical(fields)
     return dict(sorted(fields.items()))
 
@@ -131,6 +132,26 @@ def _rope_parameters(config: Mapping[str, Any], sites: Sites) -> dict[str, Any]:
             after = _stated(config, sites, "max_position_embeddings")
             rope.setdefault("original_max_position_embeddings", after)
     return dict(sorted(rope.items()))
+
+
+def _unusual(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attention switches that any class obeys, where they are on; most families have none.
+
+    A causal mask that is off, a window, or chunks change the computation of a class whose own
+    config never names them.
+    """
+    found: dict[str, Any] = {}
+    if config.get("is_causal") is False:
+        found["is_causal"] = False
+    if config.get("attention_chunk_size") is not None:
+        found["attention_chunk_size"] = config["attention_chunk_size"]
+    if "sliding_window" not in fields:
+        if config.get("sliding_window") is not None:
+            found["sliding_window"] = config["sliding_window"]
+        types = config.get("layer_types")
+        if types is not None and set(map(str, types)) != {"full_attention"}:
+            found["layer_types"] = types
+    return found
 
 
 def _windows(config: Mapping[str, Any], sites: Sites, layers: int) -> dict[str, Any]:

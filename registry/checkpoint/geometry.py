@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
-from registry.errors import GeometryError, SchemaViolationError
+from registry.errors import GeometryError, SchemaViolationError, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,11 +43,6 @@ class Geometry:
     kv_heads: int
     head_dim: int
     hidden_size: int
-
-    @property
-    def attn_width(self) -> int:
-        """Input width of the attention output projection: ``heads * head_dim``."""
-        return self.heads * self.head_dim
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -102,11 +97,9 @@ def read_geometry(shapes: Shapes, config: Mapping[str, Any]) -> Geometry:
             _check_projections(shapes, sites, geometry, conflicts)
         if not conflicts:
             return geometry
-    listed = "".join(f"\n  {conflict}" for conflict in conflicts[:_SHOWN])
-    more = f"\n  and {len(conflicts) - _SHOWN} more" if len(conflicts) > _SHOWN else ""
     raise GeometryError(
         f"expected config and tensor shapes to agree, got {len(conflicts)} conflicts:"
-        f"{listed}{more}",
+        f"{listed(conflicts, _SHOWN)}",
         hint="Restore the config.json that was published with these weights.",
     )
 
@@ -158,8 +151,8 @@ def _read_head_dim(
             continue
         widths.setdefault(width // heads, layer)
     if len(widths) > 1:
-        listed = ", ".join(f"{width} in layer {layer}" for width, layer in widths.items())
-        conflicts.append(f"head_dim: expected one value in all layers, got {listed}")
+        got = ", ".join(f"{width} in layer {layer}" for width, layer in widths.items())
+        conflicts.append(f"head_dim: expected one value in all layers, got {got}")
     head_dim = next(iter(widths), 1)
     stated = config.get("head_dim")
     if widths and stated is not None and stated != head_dim:

@@ -6,7 +6,10 @@ Rules:
   samples at the same positions: each tensor's mean squares weighted by its number of elements, in
   float64. Vectors (norms, biases) are left out: they are a thousandth of the weights and can carry
   most of the squares (82 % in a 0.5B model with query and key biases), so that another model's
-  matrices would hide behind them. That they changed is counted in ``changed``.
+  matrices would hide behind them.
+- Vectors have a distance of their own: the largest over their roles (all layers' ``o_proj.bias``,
+  say, are one role). Beyond the bound a checkpoint is not derived either: a bias or a norm that was
+  rewritten can undo what is applied while every matrix stays.
 - A sample that is not finite, in a vector too, makes the distance infinite, never small; so does
   a base with no matrix to compare.
 - Samples estimate, digests are certain: an edit that no sample meets shows in ``changed`` alone.
@@ -46,6 +49,8 @@ class Lineage:
             and tokenizer agree, 0 nothing but a claim.
         distance: Relative, dimensionless; infinite where it cannot be estimated.
         per_layer: The same for the matrices of each decoder layer of the base.
+        vectors: Largest relative distance of a role of vectors; infinite when a role that was all
+            zero no longer is.
         changed: Tensors in both with another digest.
         missing: Tensors of the base alone, sorted.
         unexpected: Tensors of the child alone, sorted.
@@ -59,6 +64,7 @@ class Lineage:
     level: int
     distance: float
     per_layer: tuple[float, ...]
+    vectors: float
     changed: int
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -67,10 +73,16 @@ class Lineage:
     tokenizer_agrees: bool | None
     template_agrees: bool | None
 
+    @property
+    def is_descendant(self) -> bool:
+        """Whether it is the base itself or a fine-tune of it."""
+        return self.relation in {"identical", "derived"}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; an infinite distance is ``null``."""
         document = {field.name: getattr(self, field.name) for field in fields(self)}
         document["distance"] = _finite(self.distance)
+        document["vectors"] = _finite(self.vectors)
         document["per_layer"] = [_finite(value) for value in self.per_layer]
         for name in ("missing", "unexpected", "reshaped"):
             document[name] = list(document[name])
@@ -98,7 +110,7 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
     shared = sorted(ours.keys() & theirs.keys())
     reshaped = tuple(name for name in shared if ours[name].shape != theirs[name].shape)
     missing = tuple(sorted(ours.keys() - theirs.keys()))
-    total, per_layer = _distances(base, child, sites)
+    total, per_layer, vectors = _distances(base, child, sites)
     differences = differing_fields(base.config, child.config)
     tokenizer_agrees = _agree(base.tokenizer, child.tokenizer)
     relation: Relation
@@ -106,7 +118,7 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
         relation, level = "identical", 4
     elif any(_is_structure(sites, name) for name in (*missing, *reshaped)):
         relation, level = "other-structure", int(not differences and tokenizer_agrees is True)
-    elif total <= max_distance:
+    elif max(total, vectors) <= max_distance:
         relation, level = "derived", 3
     else:
         relation, level = "unrelated", 2
@@ -115,6 +127,7 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
         level=level,
         distance=total,
         per_layer=per_layer,
+        vectors=vectors,
         changed=sum(ours[name].digest != theirs[name].digest for name in shared),
         missing=missing,
         unexpected=tuple(sorted(theirs.keys() - ours.keys())),
@@ -139,20 +152,25 @@ def _finite(value: float) -> float | None:
 
 def _distances(
     base: BaseRecord, child: BaseRecord, sites: Sites
-) -> tuple[float, tuple[float, ...]]:
+) -> tuple[float, tuple[float, ...], float]:
     theirs = {entry.name: entry for entry in child.entries}
     total, layers = _Squares(), [_Squares() for _ in range(base.geometry.layers)]
+    roles: dict[str, _Squares] = {}
     for entry in base.entries:
         other = theirs.get(entry.name)
         if other is None or other.shape != entry.shape or not entry.numel:
             continue
         change, size = _mean_squares(base, child, entry, other)
-        if len(entry.shape) < 2 and math.isfinite(change):
-            continue
         layer = sites.layer_of(entry.name)
+        if len(entry.shape) < 2:
+            role = entry.name if layer is None else entry.name.replace(str(layer), "*", 1)
+            roles.setdefault(role, _Squares()).add(change * entry.numel, size * entry.numel)
+            if math.isfinite(change):
+                continue
         for squares in (total, *(() if layer is None else (layers[layer],))):
             squares.add(change * entry.numel, size * entry.numel)
-    return total.ratio(), tuple(squares.ratio() for squares in layers)
+    vectors = max((squares.ratio() for squares in roles.values()), default=0.0)
+    return total.ratio(), tuple(squares.ratio() for squares in layers), vectors
 
 
 def _mean_squares(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint._layout import find_layout
 from registry.digest import Digest, digest_json, parse_json
-from registry.errors import CheckpointNotFoundError, EvidenceError, UnsafeFormatError
+from registry.errors import CheckpointNotFoundError, EvidenceError, UnsafeFormatError, listed
 from registry.tensorfile import HEADER_LIMIT, Header, header_length, parse_header
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 _CONFIG_LIMIT = 16 << 20
 _COMPANIONS = (
-    "config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
-    "merges.txt", "chat_template.jinja",
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja",
 )  # fmt: skip
 
 
@@ -152,6 +152,8 @@ class Checkpoint:
                 found = path.stat()
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                raise _unreadable(path, error) from error
             numbers = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
             rows.append([os.path.realpath(path), *(str(number) for number in numbers)])
         return digest_json(sorted(rows))
@@ -177,10 +179,10 @@ class Checkpoint:
         absent = sorted(set(weight_map or ()) - set(tensors))
         findings += [f"{name!r:.120}: in the index, in no file" for name in absent]
         if findings:
-            shown = "".join(f"\n  {finding}" for finding in findings[:20])
             raise UnsafeFormatError(
                 f"{self.path}: expected files that agree, got {len(findings)} contradictions:"
-                f"{shown}"
+                f"{listed(findings)}",
+                hint="Get the weights again: hf download NS/NAME --local-dir DIR",
             )
         return {name: tensors[name] for name in sorted(tensors)}
 
@@ -212,7 +214,13 @@ class Checkpoint:
                 f"expected config.json beside the weights in {self.folder}, found none.",
                 hint="Download the whole repository: hf download NS/NAME --local-dir DIR",
             ) from None
+        except OSError as error:
+            raise _unreadable(path, error) from error
         config = parse_json(data, what="config.json", limit=_CONFIG_LIMIT)
         if not isinstance(config, dict):
             raise UnsafeFormatError("config.json: expected a JSON object.")
         return config
+
+
+def _unreadable(path: Path, error: OSError) -> UnsafeFormatError:
+    return UnsafeFormatError(f"{path}: expected a readable file, got: {error.strerror}.")

@@ -73,6 +73,10 @@ def _read(path: Path, limit: int) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UnsafeFormatError(
+            f"{path}: expected a readable file, got: {error.strerror}."
+        ) from error
 
 
 def _tokenizer_json(data: bytes) -> Digest:

@@ -1,1 +1,1 @@
-"""The ``safelatch`` command: click and rich live here; every other import is in a function."""
+"""The ``safelatch`` command: click and rich live here; other heavy imports are in functions."""

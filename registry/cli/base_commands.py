@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from registry.store.values import Base
 
 
-@click.group()
+@click.group(epilog=example("safelatch base add ./my-base --name my-base", "safelatch base list"))
 def base() -> None:
     """Register and list base models."""
 

@@ -31,15 +31,13 @@ if TYPE_CHECKING:
 @click.option(
     "--budget",
     type=click.FloatRange(0, 1),
-    default=0.05,
-    show_default=True,
+    show_default="the kind's; 0.05 for a safety-lock",
     help="Largest rise of the share of harmless prompts that are refused.",
 )
 @click.option(
     "--nll-budget",
     type=click.FloatRange(min=0),
-    default=0.25,
-    show_default=True,
+    show_default="the kind's; 0.25 for a safety-lock",
     help="Largest rise of the cost of the base's own answers, nats per token.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only this many prompts of each set.")
@@ -64,8 +62,8 @@ def calibrate(  # noqa: PLR0917 -- click passes them by name
     invocation: Invocation,
     artifact: str,
     base: str | None,
-    budget: float,
-    nll_budget: float,
+    budget: float | None,
+    nll_budget: float | None,
     limit: int | None,
     seed: int,
     max_new_tokens: int,
@@ -95,6 +93,8 @@ def calibrate(  # noqa: PLR0917 -- click passes them by name
     verb = kind_of(bundle.manifest.kind).verb("extract")
     if not hasattr(verb, "Budget"):
         raise UsageError(f"a {bundle.manifest.kind} has no strength to calibrate.")
+    typed = {"over_refusal": budget, "nll": nll_budget}
+    chosen = {name: value for name, value in typed.items() if value is not None}
     with invocation.progress() as progress:
         source = read_base(invocation, base or _registered_base(invocation, bundle),
                            progress=progress)  # fmt: skip
@@ -102,7 +102,7 @@ def calibrate(  # noqa: PLR0917 -- click passes them by name
         model, tokenizer = open_live(source.identified, device)
         done = make.calibrate(
             bundle, source.identified, model, tokenizer,
-            budget=verb.Budget(over_refusal=budget, nll=nll_budget), seed=seed, limit=limit,
+            budget=verb.Budget(**chosen), seed=seed, limit=limit,
             max_new_tokens=max_new_tokens, progress=progress,
         )  # fmt: skip
     where = out or folder
@@ -116,7 +116,7 @@ def calibrate(  # noqa: PLR0917 -- click passes them by name
 def _find(invocation: Invocation, artifact: str) -> tuple[Bundle, Path | None]:
     """Return the bundle, and its folder when it is one."""
     from registry.artifact.bundle import MANIFEST, read_bundle
-    from registry.workflows.protect import find_bundle
+    from registry.workflows.find import find_bundle
 
     if (Path(artifact) / MANIFEST).is_file():
         return read_bundle(Path(artifact)), Path(artifact)

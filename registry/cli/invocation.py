@@ -138,7 +138,10 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_bytes(text.encode())
     except OSError as error:
-        raise HostError(f"cannot write {path}: {error.strerror}.") from error
+        raise HostError(
+            f"expected to write {path}, got: {error.strerror}.",
+            hint="Name a file in a folder that exists and can be written: --out FILE",
+        ) from error
 
 
 def one_stage(progress: StageProgress | None, stage: str) -> Callable[[int, int], None] | None:

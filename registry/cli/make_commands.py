@@ -19,7 +19,7 @@ from registry.cli.invocation import (
     format_option,
     pass_invocation,
 )
-from registry.kinds import KINDS, Kind, Option
+from registry.kinds import KINDS, Kind, Option, kind_of, parse_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,6 @@ def _extract(  # noqa: PLR0917 -- one use case, every value named by the command
 
 
 def _print_made(invocation: Invocation, bundle: Bundle, out: Path) -> None:
-    from registry.kinds import parse_body
     from registry.report.table import pairs
     from registry.report.verdicts import line
 
@@ -136,7 +135,7 @@ def _print_made(invocation: Invocation, bundle: Bundle, out: Path) -> None:
             "contents": contents,
         },
     )
-    if _is_uncalibrated(bundle):
+    if hasattr(kind_of(manifest.kind).verb("extract"), "calibrate"):
         invocation.say(f"next, measure its strength: safelatch calibrate {out}")
 
 
@@ -151,7 +150,6 @@ def publish(invocation: Invocation, folder: Path, name: str, version: str) -> No
 
     Other content under a published version is refused: a version never changes.
     """
-    from registry.artifact.bundle import read_bundle
     from registry.report.verdicts import line
     from registry.workflows.publish import publish as publish_bundle
 
@@ -169,15 +167,6 @@ def publish(invocation: Invocation, folder: Path, name: str, version: str) -> No
             "registry": registry_at,
         },
     )
-    if _is_uncalibrated(read_bundle(folder)):
-        invocation.say(
-            "note: its strength was not measured, so nothing applies it; calibrate it and publish "
-            "a newer version"
-        )
-
-
-def _is_uncalibrated(bundle: Bundle) -> bool:
-    return bundle.manifest.body.get("alpha", 0) is None
 
 
 for _kind in KINDS.values():

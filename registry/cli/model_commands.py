@@ -82,7 +82,7 @@ def lineage(
     with invocation.registry() as registry:
         identified = _read(invocation, model, revision, no_cache=no_cache)
         found = descents(registry, identified.record)
-        is_child = bool(found) and found[0].lineage.relation in {"identical", "derived"}
+        is_child = bool(found) and found[0].lineage.is_descendant
         if is_child and journal.writable(registry):
             top = found[0]
             journal.report_on(
@@ -133,7 +133,7 @@ def check(
     from registry.workflows import journal
     from registry.workflows.bases import describe
     from registry.workflows.check import check as judge
-    from registry.workflows.protect import find_bundle
+    from registry.workflows.find import find_bundle
 
     reference = reference_to(ref)
     with _registry_for(invocation, reference) as registry:
@@ -173,9 +173,9 @@ def inspect(
     REF alone is looked for, or else every active artifact of the model's base.
     """
     from registry.report.verdicts import inspections_table
-    from registry.workflows import scan
     from registry.workflows.bases import find_base
-    from registry.workflows.protect import find_bundle
+    from registry.workflows.find import bundles_for_base, find_bundle
+    from registry.workflows.inspect import inspect as inspect_bytes
 
     reference = None if ref is None else reference_to(ref)
     with _registry_for(invocation, reference) as registry:
@@ -185,8 +185,8 @@ def inspect(
         elif registry is not None:
             identified = _read(invocation, model, revision, no_cache=no_cache)
             weights = find_base(registry, identified).base.weights
-            bundles = scan.bundles_for_base(registry, weights)
-    found = [inspection.to_dict() for inspection in scan.inspect(identified, bundles)]
+            bundles = bundles_for_base(registry, weights)
+    found = [inspection.to_dict() for inspection in inspect_bytes(identified, bundles)]
     if not found:
         invocation.say("its base is registered, no active artifact is")
     table = inspections_table(found)
@@ -210,17 +210,18 @@ def audit(
     A TARGET is a model's folder, a Hub id, or a folder of models. The exit status is 0 only when
     every model is protected.
     """
+    from registry.moment import stamp
     from registry.report.audit import audit_document, audit_table, audit_text
-    from registry.workflows import scan
-    from registry.workflows.make import timestamp
+    from registry.workflows.audit import WORDS
+    from registry.workflows.audit import audit as audit_models
 
     with invocation.registry() as registry, invocation.progress() as progress:
-        rows = scan.audit(registry, targets, settings=invocation.settings(),
+        rows = audit_models(registry, targets, settings=invocation.settings(),
                           progress=one_stage(progress, "auditing"))  # fmt: skip
         document = audit_document(
             [row.to_dict() | {"protected": row.is_protected} for row in rows],
-            states={str(state): text for state, text in scan.WORDS.items()},
-            created=timestamp(),
+            states={str(state): text for state, text in WORDS.items()},
+            created=stamp(),
             tool=f"safelatch {__version__}",
             registry=registry.location,
         )

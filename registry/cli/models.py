@@ -127,7 +127,7 @@ def open_live(model: Identified, device: str = "auto") -> tuple[Any, Any]:
 
 def _registered(invocation: Invocation, text: str) -> Base | None:
     """Return the registered base called ``text``; ``None`` when it can only be a Hub id or path."""
-    from registry.remote.hub import is_repo_id
+    from registry.reference import is_repo_id
 
     with invocation.registry_if_any() as registry:
         if registry is None:

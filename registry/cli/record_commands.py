@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BROKEN = 3
 
 
-@click.group()
+@click.group(epilog=example("safelatch log show --limit 5", "safelatch log verify"))
 def log() -> None:
     """Read and verify the event log."""
 
@@ -78,7 +78,7 @@ def log_verify(context: click.Context, invocation: Invocation, anchor: str | Non
     context.exit(BROKEN if findings else 0)
 
 
-@click.group()
+@click.group(epilog=example("safelatch db current", "safelatch db check"))
 def db() -> None:
     """Look after the database under the registry."""
 

@@ -81,8 +81,7 @@ def show(invocation: Invocation, ref: str, field: str | None) -> None:
 
 
 def _document(invocation: Invocation, ref: str) -> dict[str, Any]:
-    from registry.workflows.protect import find_bundle
-    from registry.workflows.publish import stored_bundle
+    from registry.workflows.find import find_bundle, stored_bundle
 
     reference = reference_to(ref)
     if reference.scheme in {"file", "hf"}:

@@ -1,4 +1,6 @@
-"""Three kinds times six verbs: one folder per kind, one file per verb.
+"""Kinds times six verbs: one folder per kind, one file per verb.
+
+Here today: ``safety-lock``; ``safety-layers`` and ``esi-mask`` follow.
 
     body      what the artifact says; nothing but Python and numpy
     extract   make it from a base model
@@ -7,8 +9,9 @@
     verify    read a live model back
     inspect   look for it in a checkpoint's bytes
 
-A further kind is a folder with these six files, a row here, and a schema. Kinds never import each
-other. A verb that a kind does not have says so in its file, and callers get that sentence.
+A further kind is a folder with these six files, a row here, and a schema; ``contract`` says what
+each file must offer, and a test holds it to that. Kinds never import each other. A verb that a kind
+does not have says so in its file.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry.errors import UsageError
+from registry.errors import UnsupportedSchemaVersionError, UsageError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -51,6 +54,7 @@ class Kind:
         folder: Sub-package that holds its verbs.
         title: One line for lists and help.
         paper: Where the method is from.
+        words: What names and cards say that declare this kind, lower case.
         options: Options of ``extract``.
     """
 
@@ -58,6 +62,7 @@ class Kind:
     folder: str
     title: str
     paper: str
+    words: tuple[str, ...]
     options: tuple[Option, ...]
 
     def verb(self, verb: Verb) -> ModuleType:
@@ -73,6 +78,7 @@ KINDS: dict[str, Kind] = {
             folder="safety_lock",
             title="per-head directions toward refusal, added in front of the attention output",
             paper="SafetyLock (Zhu et al., arXiv 2410.10343)",
+            words=("safetylock", "safety-lock"),
             options=(
                 Option("heads", 24, "K: how many attention heads to steer.", 1),
                 Option("answer_tokens", 5, "r: last tokens of each answer that are read.", 1),
@@ -96,5 +102,15 @@ def kind_of(name: str) -> Kind:
 
 
 def parse_body(bundle: Any) -> Any:
-    """Return the checked body of ``bundle`` (``artifact.bundle.Bundle``), whatever its kind."""
+    """Return the checked body of ``bundle`` (``artifact.bundle.Bundle``), whatever its kind.
+
+    Raises:
+        UnsupportedSchemaVersionError: its kind is none of this release.
+        SchemaViolationError: with every violated rule of the kind.
+    """
+    if bundle.manifest.kind not in KINDS:
+        raise UnsupportedSchemaVersionError(
+            f"expected a kind out of {sorted(KINDS)}, got {bundle.manifest.kind!r}.",
+            hint="It may be of a newer release. Try: pip install --upgrade safelatch",
+        )
     return kind_of(bundle.manifest.kind).verb("body").parse(bundle)

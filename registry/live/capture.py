@@ -1,6 +1,6 @@
 """Reading and shifting what flows into modules, by hooks that are always removed.
 
-Both context managers register all hooks or none, and remove them in reverse order.
+Every context manager registers all its hooks or none, and removes them in reverse order.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.sketch import positions
-from registry.errors import VerificationError
+from registry.errors import VerificationError, listed
+from registry.live.attach import attached_shifts
 
 if TYPE_CHECKING:
     import torch
@@ -61,10 +62,8 @@ def require_same_values(model: nn.Module, record: BaseRecord) -> int:
                 f"from the file that was checked"
             )
     if findings:
-        shown = "".join(f"\n  {finding}" for finding in findings[:_SHOWN])
-        more = f"\n  and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
         raise VerificationError(
-            f"the loaded model is not the checkpoint that was checked:{shown}{more}",
+            f"the loaded model is not the checkpoint that was checked:{listed(findings, _SHOWN)}",
             hint="The files may have changed while loading. Check them again: "
             "safelatch fingerprint MODEL --no-cache",
         )
@@ -116,6 +115,22 @@ def live_distance(model: nn.Module, base: BaseRecord) -> float:
         size += float((ours**2).mean()) * entry.numel
     ratio = math.sqrt(change / size) if size else math.inf
     return ratio if math.isfinite(ratio) else math.inf
+
+
+def stray_parameters(model: nn.Module, base: BaseRecord) -> list[str]:
+    """Return the parameters in the model's layers that its base does not have, sorted.
+
+    Biases that this package attached itself are not among them.
+    """
+    sites = sites_for(base.geometry.family)
+    known = {entry.name for entry in base.entries}
+    return sorted(
+        name
+        for name, _ in model.named_parameters()
+        if name not in known
+        and sites.layer_of(name) is not None
+        and not attached_shifts(model, name.removesuffix(".bias"))
+    )
 
 
 def _same(expected: Tensor, got: Tensor) -> Tensor:

@@ -45,7 +45,9 @@ def attention_outputs(model: nn.Module, geometry: Geometry) -> list[nn.Module]:
             module = model.get_submodule(name)
         except AttributeError:
             raise TargetModuleMissingError(
-                f"expected a module {name}, the model {type(model).__name__} has none."
+                f"expected a module {name}, the model {type(model).__name__} has none.",
+                hint="Load the model as its family's own class: "
+                "AutoModelForCausalLM.from_pretrained(DIR)",
             ) from None
         _require_dense(name, module)
         modules.append(module)
@@ -68,7 +70,8 @@ def _require_plain(model: nn.Module) -> None:
         )
     if not hasattr(model, "config") or not hasattr(model.config, "model_type"):
         raise TargetModuleMissingError(
-            f"expected a transformers model with a config, got {type(model).__name__}."
+            f"expected a transformers model with a config, got {type(model).__name__}.",
+            hint="Load it with transformers: AutoModelForCausalLM.from_pretrained(DIR)",
         )
 
 

@@ -35,6 +35,7 @@ PACKAGED_VERSION = "1"
 FILE_VERSION = "file"  # the version of a user's own set: its digest is all that identifies it
 FILE_LIMIT = 64 << 20  # bytes
 LINE_LIMIT = 1 << 16  # bytes
+_FORM = "The form is described in registry/measure/prompt_sets/README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ class PromptSet(Generic[RowT_co]):
         if not rows:
             counts = Counter(row.split for row in self.rows)
             there = ", ".join(f"{split} {n}" for split, n in sorted(counts.items())) or "no rows"
-            raise NotFoundError(f"expected rows of split {name!r} in {self.name}, got {there}.")
+            raise NotFoundError(
+                f"expected rows of split {name!r} in {self.name}, got {there}.", hint=_FORM
+            )
         return replace(self, rows=rows, part=name)
 
     def first(self, n: int) -> PromptSet[RowT_co]:
@@ -169,9 +172,11 @@ def _read(path: str | Path, row_type: type[RowT]) -> PromptSet[RowT]:
         with path.open("rb") as file:
             data = file.read(FILE_LIMIT + 1)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise NotFoundError(f"expected JSON lines at {path}, found no file.") from None
+        raise NotFoundError(f"expected JSON lines at {path}, found no file.", hint=_FORM) from None
     if len(data) > FILE_LIMIT:
-        raise UnsafeFormatError(f"{path}: expected at most {FILE_LIMIT:,} bytes, got more.")
+        raise UnsafeFormatError(
+            f"{path}: expected at most {FILE_LIMIT:,} bytes, got more.", hint=_FORM
+        )
     return _parse(data, row_type, name=path.stem, version=FILE_VERSION, what=str(path))
 
 
@@ -201,6 +206,7 @@ def _parse(
             f"{what}: expected one JSON object a line with {', '.join(_members(row_type))}; "
             f"{len(findings)} findings.",
             findings,
+            hint=_FORM,
         )
     return PromptSet(name, version, digest_bytes(data), tuple(rows))
 

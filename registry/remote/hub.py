@@ -9,21 +9,19 @@ import re
 from pathlib import Path
 
 from registry.errors import HubError
+from registry.reference import is_repo_id
 
-_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+__all__ = ["fetch_model", "is_repo_id"]
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
-
-
-def is_repo_id(text: str) -> bool:
-    """Return whether ``text`` has the form of a Hub model id, ``namespace/name``."""
-    return _REPO.fullmatch(text) is not None
 
 
 def fetch_model(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
     """Return the local folder of a Hub model's weights and texts, and its commit.
 
-    Only safetensors, JSON and template files are fetched: nothing that could run code.
+    Only safetensors, JSON, templates and tokenizer files (``.txt``, ``.model``) are fetched:
+    nothing that could run code.
 
     Raises:
         HubError: the Hub does not have it, refuses, or cannot be reached.

@@ -10,16 +10,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.digest import short
+from registry.digest import is_digest, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ def cell(value: Any, *, cut: bool = True) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(cell(item, cut=cut) for item in value) or "-"
     text = str(value)
-    return short(text) if cut and _DIGEST.fullmatch(text) else printable(text)
+    return short(text) if cut and is_digest(text) else printable(text)
 
 
 def printable(text: str, *, keep: str = "") -> str:

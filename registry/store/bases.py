@@ -10,7 +10,6 @@ Every function takes a connection in a transaction; ``catalog.Registry`` owns th
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import re
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +17,7 @@ from sqlalchemy import insert, or_, select, update
 
 from registry.digest import Digest, parse_digest
 from registry.errors import BaseNotFoundError, UsageError, VersionConflictError
+from registry.store._nearest import did_you_mean
 from registry.store.columns import plain
 from registry.store.tables import ALIAS_LIMIT, ALIAS_SCHEMES, BASE_NAME_LIMIT, aliases, bases
 from registry.store.values import Alias, Base
@@ -111,10 +111,8 @@ def find(connection: Connection, text: str) -> Base:
                 f"{text!r} names {len(found)} base models: {names}.", hint=_LIST
             )
     known = connection.scalars(select(bases.c.name)).all()
-    close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
-    meant = f" Did you mean {' or '.join(close)}?" if close else ""
     raise BaseNotFoundError(
-        f"expected a registered base model, got {text[:160]!r}.{meant}",
+        f"expected a registered base model, got {text[:160]!r}.{did_you_mean(wanted, known)}",
         hint=f"{_LIST}, or register it: safelatch base add MODEL",
     )
 

@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, select
 
 from registry.digest import Digest, digest_bytes, parse_digest, require_digest
-from registry.errors import CorruptStoreError, DigestMismatchError, StoreError
+from registry.errors import REMAKE, CorruptStoreError, DigestMismatchError, StoreError
 from registry.store.tables import blobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy import Connection
 
-_REPAIR = "Fetch it again: safelatch pull REMOTE, or publish it again: safelatch publish DIR"
+_REPAIR = (
+    "Publish the same bundle again, which puts the file back: safelatch publish DIR --name NAME "
+    f"--version VERSION. {REMAKE}"
+)
 
 
 class BlobStore:
@@ -61,14 +62,10 @@ class BlobStore:
             except OSError as error:
                 if not _holds(path, digest):  # another process may have put the same bytes
                     raise StoreError(
-                        f"cannot write {path}: {error.strerror}.",
+                        f"expected to write {path}, got: {error.strerror}.",
                         hint="Name a folder that can be written: export SAFELATCH_BLOBS=/path",
                     ) from error
         return digest
-
-    def put_all(self, files: Iterable[bytes]) -> list[Digest]:
-        """Store each of ``files``; return the digests in the same order."""
-        return [self.put(data) for data in files]
 
     def get(self, digest: str, *, size: int, what: str) -> bytes:
         """Return the bytes that have this digest.
@@ -92,7 +89,10 @@ class BlobStore:
                 f"{what}: expected a file at {path}, found none.", hint=_REPAIR
             ) from None
         except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}.") from error
+            raise StoreError(
+                f"expected to read {path}, got: {error.strerror}.",
+                hint="Allow reading there, or name another folder: export SAFELATCH_BLOBS=/path",
+            ) from error
         require_digest(data, digest, what=f"{what} ({path})", hint=_REPAIR)
         return data
 

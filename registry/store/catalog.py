@@ -264,7 +264,7 @@ class Registry(Journal):
         if state == "revoked" and not reason:
             raise UsageError(
                 f"expected a reason to revoke {version.label}, got none.",
-                hint=f"Say why: safelatch revoke {version.label} --reason TEXT",
+                hint="Say why: set_state(version, 'revoked', reason)",
             )
         with session.write(self._engine) as connection:
             if publish.set_state(connection, version, state, reason):

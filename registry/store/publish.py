@@ -16,6 +16,7 @@ from sqlalchemy import insert, select, update
 
 from registry.digest import Digest, require_digest
 from registry.errors import (
+    REMAKE,
     DigestMismatchError,
     SchemaViolationError,
     UnsafeFormatError,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from registry.artifact.manifest import Manifest
     from registry.store.values import Base, State, Version
 
-_REMAKE = "Get it again: safelatch pull REMOTE, or make it again: safelatch extract"
-
 
 def entries(manifest: Manifest, files: Mapping[str, bytes]) -> list[tuple[str, Digest, int]]:
     """Return name, digest and size of each file; refuse files that are not the manifest's.
@@ -53,12 +52,12 @@ def entries(manifest: Manifest, files: Mapping[str, bytes]) -> list[tuple[str, D
     expected = {MANIFEST, *manifest.files}
     if set(files) != expected or not all(map(FILE_NAME.fullmatch, expected)):
         raise UnsafeFormatError(
-            f"{label}: expected the files {sorted(expected)}, got {sorted(files)}.", hint=_REMAKE
+            f"{label}: expected the files {sorted(expected)}, got {sorted(files)}.", hint=REMAKE
         )
     digests = {MANIFEST: manifest.digest}
     digests.update({path: entry.digest for path, entry in manifest.files.items()})
     for path, data in files.items():
-        require_digest(data, digests[path], what=f"{label} {path}", hint=_REMAKE)
+        require_digest(data, digests[path], what=f"{label} {path}", hint=REMAKE)
     return [(path, digests[path], len(data)) for path, data in sorted(files.items())]
 
 
@@ -191,5 +190,5 @@ def _moment(member: str, text: str | None) -> dt.datetime | None:
         moment = None
     if moment is None or moment.utcoffset() is None:
         finding = f"$.validity.{member}: expected a time such as 2030-01-31T00:00:00Z, got {text!r}"
-        raise SchemaViolationError("manifest.json:", [finding])
+        raise SchemaViolationError("manifest.json:", [finding], hint=REMAKE)
     return moment

@@ -41,6 +41,7 @@ PATIENCE_S = 30
 """Longest wait for another writer, seconds."""
 
 _WRITER_KEY = 0x5AFE1A7C  # names our advisory lock among those of the PostgreSQL database
+_LATER = "Try again when the other process is done."
 _BUSY_SQLITE = ("database is locked", "database table is locked", "database schema is locked")
 _BUSY_POSTGRESQL = ("55P03", "40P01", "40001")  # lock timeout, deadlock, serialization
 
@@ -190,7 +191,10 @@ def _create_file(path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     except OSError as error:
-        raise StoreError(f"cannot make a registry at {path}: {error.strerror}.") from error
+        raise StoreError(
+            f"expected a place for a registry at {path}, got: {error.strerror}.",
+            hint="Name one that can be written: safelatch --db PATH init",
+        ) from error
     if not _is_writable(path) or path.stat().st_size:
         return
     deadline = time.monotonic() + PATIENCE_S
@@ -200,7 +204,9 @@ def _create_file(path: Path) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
             if time.monotonic() > deadline:
-                raise DatabaseBusyError(f"{path}: {error} for {PATIENCE_S} s.") from error
+                raise DatabaseBusyError(
+                    f"{path}: {error} for {PATIENCE_S} s.", hint=_LATER
+                ) from error
             time.sleep(0.02)  # SQLite does not wait by itself for a change of journal
         else:
             return
@@ -245,9 +251,12 @@ def _translated(engine: Engine) -> Iterator[None]:
         if _is_busy(error.orig):
             raise DatabaseBusyError(
                 f"{where} was held by another process for longer than {PATIENCE_S} s ({fact}).",
-                hint="Try again when the other process is done.",
+                hint=_LATER,
             ) from error
-        raise StoreError(f"{where} cannot serve the request: {fact}.") from error
+        raise StoreError(
+            f"{where} cannot serve the request: {fact}.",
+            hint="See what is wrong with it: safelatch db check",
+        ) from error
 
 
 def _is_busy(error: Any) -> bool:

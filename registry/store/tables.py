@@ -135,6 +135,7 @@ artifacts = Table(
     Column("name", String(96), nullable=False, unique=True),
     Column("kind", String(64), nullable=False),
     Column("base_id", ROW_ID, ForeignKey("bases.id"), nullable=False, index=True),
+    # Reserved for signed lines: number of the line's signed document.
     Column("sequence", BigInteger, nullable=False, server_default="0"),
     Column("created_at", UtcDateTime, nullable=False),
     CheckConstraint("sequence >= 0", name="sequence_natural"),
@@ -150,6 +151,7 @@ versions = Table(
     Column("manifest_digest", DIGEST, nullable=False, unique=True),
     Column("state", String(16), nullable=False, server_default="active"),
     Column("state_reason", PlainText),
+    # Reserved for signed lines: nothing is signed yet.
     _blob("signature_blob", nullable=True),
     Column("key_id", String(128)),
     Column("not_before", UtcDateTime),

@@ -8,7 +8,6 @@ Every function takes a connection in a transaction; ``catalog.Registry`` owns th
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from registry.errors import (
     UsageError,
     VersionNotFoundError,
 )
+from registry.store._nearest import did_you_mean, nearest
 from registry.store._order import order_key
 from registry.store.tables import artifacts, bases, blobs, version_files, versions
 from registry.store.values import Line, Version
@@ -79,10 +79,9 @@ def require_line(connection: Connection, name: str) -> list[Version]:
     if found:
         return found
     known = connection.scalars(select(artifacts.c.name)).all()
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    meant = f" Did you mean {' or '.join(close)}?" if close else ""
     raise ArtifactNotFoundError(
-        f"expected a registered artifact, got {name[:160]!r}.{meant}", hint=_LIST
+        f"expected a registered artifact, got {name[:160]!r}.{did_you_mean(name, known)}",
+        hint=_LIST,
     )
 
 
@@ -109,7 +108,7 @@ def resolve(connection: Connection, reference: Reference) -> Version:
     if reference.scheme != "registry" or reference.name is None:
         raise UsageError(
             f"expected NAME[@VERSION] or blake3:<64 hex> for the registry, got {reference}.",
-            hint=f"Bring it here first: safelatch pull {reference}",
+            hint="Publish it here first: safelatch publish DIR --name NAME --version VERSION",
         )
     published = require_line(connection, reference.name)
     if reference.version is not None:
@@ -181,7 +180,7 @@ def _pinned(published: Sequence[Version], name: str, version: str) -> Version:
     for other in published:
         if order_key(other.version) == key:
             return other
-    close = difflib.get_close_matches(version, known, n=3, cutoff=0.5) or known[:3]
+    close = nearest(version, known) or known[:3]
     raise VersionNotFoundError(
         f"expected a version of {name} ({', '.join(close)}), got {version!r}.",
         hint=f"List them: safelatch show {name}",

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.artifact.bundle import read_payloads, write_payloads
-from registry.checkpoint.lineage import Lineage, judge
+from registry.checkpoint.lineage import MAX_DISTANCE, Lineage, judge
 from registry.checkpoint.record import BaseRecord
-from registry.errors import BaseNotFoundError
+from registry.digest import digest_bytes
+from registry.errors import BaseNotFoundError, DigestMismatchError
 from registry.reference import suggest_name
 
 if TYPE_CHECKING:
@@ -38,7 +39,27 @@ def add_base(registry: Registry, model: Identified, name: str | None = None) -> 
     if model.commit is not None:
         aliases.append(("hub", f"{model.locator}@{model.commit}"))
     payload = write_payloads(model.record.to_tensors())
-    return registry.add_base(chosen, model.record, payload, aliases=aliases)
+    base = registry.add_base(chosen, model.record, payload, aliases=aliases)
+    require_same_record(base, digest_bytes(payload), "what was measured now from its bytes")
+    return base
+
+
+def require_same_record(base: Base, record: str, what: str) -> None:
+    """Check a record of a registered base against the one the registry holds.
+
+    A record holds samples that no digest of the weights covers: one that came in a bundle could
+    call a stranger a child of this base.
+
+    Raises:
+        DigestMismatchError: the two differ.
+    """
+    if base.record != record:
+        raise DigestMismatchError(
+            f"the record of base {base.name}: expected {base.record} as registered, {what} is "
+            f"{record}.",
+            hint="One of the two was not measured from these weights. Register the base from its "
+            "bytes in a registry of its own: safelatch --db NEW init, then base add MODEL",
+        )
 
 
 def default_name(model: Identified) -> str:
@@ -55,7 +76,7 @@ def base_record(registry: Registry, base: Base) -> BaseRecord:
 
 
 def descents(
-    registry: Registry, record: BaseRecord, *, max_distance: float = 0.25
+    registry: Registry, record: BaseRecord, *, max_distance: float = MAX_DISTANCE
 ) -> list[Descent]:
     """Return every registered base of this geometry with its measured lineage, nearest first."""
     found = [
@@ -70,7 +91,8 @@ def describe(lineage: Lineage) -> str:
     words = {
         "identical": "the base itself",
         "derived": f"a fine-tune at distance {lineage.distance:.3g}",
-        "unrelated": f"of the same shapes with other weights, at distance {lineage.distance:.3g}",
+        "unrelated": f"of the same shapes with other weights, at distance {lineage.distance:.3g} "
+        f"(norms and biases {lineage.vectors:.3g})",
         "other-structure": f"of another structure ({len(lineage.missing)} tensors missing, "
         f"{len(lineage.reshaped)} of another shape)",
     }
@@ -85,7 +107,7 @@ def find_base(registry: Registry, model: Identified) -> Descent:
     """
     candidates = descents(registry, model.record)
     for candidate in candidates:
-        if candidate.lineage.relation in {"identical", "derived"}:
+        if candidate.lineage.is_descendant:
             return candidate
     geometry = model.record.geometry
     nearest = "none has its geometry"
@@ -95,6 +117,6 @@ def find_base(registry: Registry, model: Identified) -> Descent:
     raise BaseNotFoundError(
         f"expected a registered base for {model.locator} ({geometry.family}, {geometry.layers} "
         f"layers, {geometry.heads} heads); of {len(registry.bases())} registered, {nearest}.",
-        hint="Register its base: safelatch base add MODEL, or get a lock that brings its base "
-        "along: load_protected(..., artifacts=['file:///path/to/bundle'])",
+        hint="Register its base: safelatch base add MODEL, or name an artifact that brings its "
+        "base along: load_protected(..., artifacts=['file:///path/to/bundle'])",
     )

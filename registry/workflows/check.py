@@ -7,9 +7,9 @@ records, so they need neither the base's weights nor torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
+from registry import moment
 from registry.checkpoint.lineage import judge
 from registry.checkpoint.record import BaseRecord
 from registry.digest import short
@@ -25,6 +25,7 @@ from registry.workflows.bases import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from registry.artifact.bundle import Bundle
     from registry.checkpoint.lineage import Lineage
@@ -125,7 +126,7 @@ def check(bundle: Bundle, record: BaseRecord, *, now: datetime | None = None) ->
     require_own_base(bundle, base)
     lineage = judge(base, record, max_distance=manifest.compatibility.max_distance)
     findings = [
-        *validity_findings(bundle, now or datetime.now(timezone.utc)),
+        *validity_findings(bundle, now or moment.now()),
         *_geometry(bundle, record),
         *_lineage(bundle, lineage),
         *config_findings(lineage.config_differences),
@@ -154,7 +155,7 @@ def require_own_base(bundle: Bundle, base: BaseRecord) -> None:
             raise DigestMismatchError(
                 f"{bundle.manifest.label}: its manifest names {what} {expected}, its base record "
                 f"has {got}.",
-                hint="Get it again: safelatch pull",
+                hint="Get the bundle from its publisher again, or make it again.",
             )
     stated, measured = dict(bundle.manifest.geometry), base.geometry.to_dict()
     if stated != measured:
@@ -165,13 +166,13 @@ def require_own_base(bundle: Bundle, base: BaseRecord) -> None:
                 for name, value in measured.items()
                 if stated.get(name) != value
             ],
-            hint="Get it again: safelatch pull",
+            hint="Get the bundle from its publisher again, or make it again.",
         )
 
 
 def validity_findings(bundle: Bundle, now: datetime) -> list[Finding]:
     """Return what ``now`` says about the bundle's validity window."""
-    manifest, stamp = bundle.manifest, now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    manifest, stamp = bundle.manifest, moment.stamp(now)
     findings = []
     if manifest.not_before is not None and stamp < manifest.not_before:
         findings.append(
@@ -196,7 +197,7 @@ def _geometry(bundle: Bundle, record: BaseRecord) -> list[Finding]:
 def _lineage(bundle: Bundle, lineage: Lineage) -> list[Finding]:
     manifest = bundle.manifest
     base = f"{manifest.base.name} ({short(manifest.base.weights)})"
-    if lineage.relation not in {"identical", "derived"}:
+    if not lineage.is_descendant:
         return [
             Finding(
                 "error",

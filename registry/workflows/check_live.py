@@ -7,13 +7,13 @@ validity are refused.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.config import computation_fields, differing_fields
 from registry.checkpoint.record import BaseRecord
-from registry.live.compare import live_distance
+from registry.live.compare import live_distance, stray_parameters
 from registry.live.sites import model_geometry
+from registry.moment import now
 from registry.workflows.check import (
     Finding,
     config_findings,
@@ -38,7 +38,17 @@ def require_compatible(model: Any, bundle: Bundle) -> None:
     base = BaseRecord.from_tensors(bundle.base_tensors())
     require_own_base(bundle, base)
     distance, bound = live_distance(model, base), manifest.compatibility.max_distance
-    findings = validity_findings(bundle, datetime.now(timezone.utc))
+    findings = validity_findings(bundle, now())
+    stray = stray_parameters(model, base)
+    if stray:
+        findings.append(
+            Finding(
+                "error",
+                "stray-parameter",
+                f"expected only the parameters of {manifest.base.name} in its layers, got "
+                f"{', '.join(stray[:5])}: they could undo what is applied.",
+            )
+        )
     if distance > bound:
         findings.append(
             Finding(

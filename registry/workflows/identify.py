@@ -80,25 +80,29 @@ def identify(
     with Checkpoint.open(path) as checkpoint:
         key = checkpoint.stat_key()
         cached = settings.cache / "records" / f"{key.removeprefix('blake3:')}.safetensors"
-        record = _read(cached) if use_cache else None
+        record = _read(cached, key) if use_cache else None
         if record is None:
             record = fingerprint(checkpoint, progress=progress)
             checkpoint.require_unchanged()
-            _write(cached, record)
+            _write(cached, key, record)
     return Identified(path, str(model), commit, record, key)
 
 
-def _read(path: Path) -> BaseRecord | None:
+def _read(path: Path, key: str) -> BaseRecord | None:
+    """Return the record kept under ``key``; the entry says itself which files it is of."""
     try:
-        return BaseRecord.from_tensors(read_payloads(path.read_bytes(), what=path.name))
+        payloads = read_payloads(path.read_bytes(), what=path.name)
+        if payloads.pop("key", b"") != key.encode():
+            return None
+        return BaseRecord.from_tensors(payloads)
     except (OSError, EvidenceError, CompatibilityError):
         return None  # a broken cache entry is no entry: the bytes are read again
 
 
-def _write(path: Path, record: BaseRecord) -> None:
+def _write(path: Path, key: str, record: BaseRecord) -> None:
     """Keep the record; a cache that cannot be written is slower, not wrong."""
     part = path.with_suffix(f".{os.getpid()}.part")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(write_payloads(record.to_tensors()))
+        part.write_bytes(write_payloads({**record.to_tensors(), "key": key.encode()}))
         part.replace(path)

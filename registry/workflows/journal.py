@@ -1,15 +1,15 @@
 """Writing down what was seen, found and applied. A registry that cannot be written stays silent.
 
-Every function returns whether it wrote, so that a caller can say ``recorded: false`` instead of
-claiming a record that is not there.
+Those that may stay silent return whether they wrote, so that a caller can say ``recorded: false``
+instead of claiming a record that is not there.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import BaseNotFoundError, NotFoundError
+from registry.moment import parse_stamp
 from registry.reference import Reference
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from registry.artifact.bundle import Bundle
     from registry.checkpoint.lineage import Lineage
+    from registry.errors import SafelatchError
     from registry.store.catalog import Registry
     from registry.store.values import Base, ReportKind, Version
     from registry.workflows.check import CheckReport
@@ -37,6 +38,11 @@ def event(
         return False
     registry.append_event(action, model.record.weights, {"model": model.locator, **detail})
     return True
+
+
+def refusal(registry: Registry | None, model: Identified, error: SafelatchError) -> bool:
+    """Append an event that ``model`` was not loaded, and why."""
+    return event(registry, "load.refuse", model, {"code": error.code, "reason": error.message})
 
 
 def checkpoint(registry: Registry, model: Identified, base: str, lineage: Lineage) -> int:
@@ -111,11 +117,16 @@ def applications(
             kind=applied.kind,
             alpha=applied.alpha,
             device=device,
-            applied_at=_moment(applied.applied_at),
-            verified_at=None if applied.verified_at is None else _moment(applied.verified_at),
-            evidence={**applied.evidence, "precondition": applied.precondition},
+            applied_at=parse_stamp(applied.applied_at),
+            verified_at=None if applied.verified_at is None else parse_stamp(applied.verified_at),
+            evidence={
+                **applied.evidence,
+                "precondition": applied.precondition,
+                "config": model.record.config_digest,
+            },
             policy=policy,
         )
+        applied.recorded = True
     return True
 
 
@@ -132,7 +143,3 @@ def _base(registry: Registry, weights: str) -> Base | None:
         return registry.base(weights)
     except BaseNotFoundError:
         return None
-
-
-def _moment(stamp: str) -> datetime:
-    return datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)

@@ -14,6 +14,7 @@ import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
+from registry.artifact.bundle import BASE
 from registry.errors import (
     ArtifactNotFoundError,
     BaseNotFoundError,
@@ -24,22 +25,14 @@ from registry.errors import (
     VersionNotFoundError,
 )
 from registry.kinds import kind_of, parse_body
-from registry.reference import Reference
 from registry.settings import Settings
 from registry.workflows import journal
-from registry.workflows.bases import find_base
+from registry.workflows.bases import find_base, require_same_record
 from registry.workflows.check import check
+from registry.workflows.find import bundles_for_base, find_bundle, open_registry
 from registry.workflows.identify import identify
 from registry.workflows.open_model import open_model, open_tokenizer, require_plain_arguments
-from registry.workflows.protect import (
-    Protection,
-    applied_to,
-    apply_verified,
-    find_bundle,
-    open_registry,
-    unprotect,
-)
-from registry.workflows.publish import stored_bundle
+from registry.workflows.protect import Protection, applied_to, apply_verified, unprotect
 
 if TYPE_CHECKING:
     import os
@@ -48,7 +41,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from registry.artifact.bundle import Bundle
+    from registry.reference import Reference
     from registry.store.catalog import Registry
+    from registry.workflows.check import CheckReport
     from registry.workflows.identify import Identified
 
 Policy = Literal["enforce", "warn"]
@@ -85,36 +80,54 @@ def load_protected(
         EvidenceError: an artifact or the loaded model is not what was checked.
     """
     if policy not in {"enforce", "warn"}:
-        raise UsageError(f"expected policy 'enforce' or 'warn', got {policy!r}.")
+        raise UsageError(
+            f"expected policy 'enforce' or 'warn', got {policy!r}.",
+            hint="Leave it out to enforce.",
+        )
     require_plain_arguments(from_pretrained_kwargs)
     with ExitStack() as stack:
         opened = _open(stack, registry)
         identified = identify(model, settings=Settings.load(), revision=revision)
         try:
             bundles, base_name = _choose(opened, registry, identified, artifacts)
+            loaded, reports = _protected(opened, identified, bundles, from_pretrained_kwargs)
         except NoProtectionError as error:
-            if policy == "enforce":
-                journal.event(opened, "load.refuse", identified, {"reason": error.message})
-                raise
-            return _unprotected(opened, identified, error, from_pretrained_kwargs)
-        reports = [check(bundle, identified.record) for bundle in bundles]
-        journal.reports(opened, identified, bundles, reports)
-        for report in reports:
-            report.require()
-        loaded = open_model(identified, **from_pretrained_kwargs)
-        _apply_all(loaded, identified, bundles)
-        handles = applied_to(loaded)
-        done = list(zip(bundles, reports, handles, strict=True))
-        recorded = journal.applications(opened, identified, str(loaded.device), policy, done)
+            if policy == "warn":
+                return _unprotected(opened, identified, error, from_pretrained_kwargs)
+            journal.refusal(opened, identified, error)
+            raise
+        except SafelatchError as error:
+            journal.refusal(opened, identified, error)
+            raise
+        done = list(zip(bundles, reports, applied_to(loaded), strict=True))
+        noted = journal.applications(opened, identified, str(loaded.device), policy, done)
         loaded.safelatch = Protection(
-            applied=handles,
+            applied=applied_to(loaded),
             checkpoint=identified.record.weights,
             base=base_name or bundles[0].manifest.base.name,
             lineage=reports[0].lineage.to_dict(),
             policy=policy,
-            recorded=recorded,
+            noted=noted,
         )
         return loaded
+
+
+def _protected(
+    opened: Registry | None,
+    model: Identified,
+    bundles: Sequence[Bundle],
+    arguments: dict[str, Any],
+) -> tuple[Any, list[CheckReport]]:
+    """Check the chosen bundles against the files, load the model, and apply them."""
+    for bundle in bundles:
+        _require_registered_record(opened, bundle)
+    reports = [check(bundle, model.record) for bundle in bundles]
+    journal.reports(opened, model, bundles, reports)
+    for report in reports:
+        report.require()
+    loaded = open_model(model, **arguments)
+    _apply_all(loaded, model, bundles)
+    return loaded, reports
 
 
 def _open(stack: ExitStack, registry: Registry | str | None) -> Registry | None:
@@ -133,7 +146,10 @@ def _choose(
     """Return the bundles to apply and the base's name in the registry."""
     if artifacts is not None:
         if not artifacts or isinstance(artifacts, str):
-            raise UsageError(f"expected a list of at least one artifact, got {artifacts!r}.")
+            raise UsageError(
+                f"expected a list of at least one artifact, got {artifacts!r}.",
+                hint="Write a list: load_protected(..., artifacts=['NAME@VERSION'])",
+            )
         try:
             return [find_bundle(name, opened or registry) for name in artifacts], None
         except (ArtifactNotFoundError, VersionNotFoundError, RegistryMissingError) as error:
@@ -149,23 +165,33 @@ def _choose(
         descent = find_base(opened, model)
     except BaseNotFoundError as error:
         raise NoProtectionError(error.message, hint=error.hint) from error
-    versions = opened.versions_for_base(descent.base.weights)
-    if not versions:
+    bundles = bundles_for_base(opened, descent.base.weights)
+    if not bundles:
         raise NoProtectionError(
             f"expected an active artifact for the base {descent.base.name}, the registry has none.",
-            hint="Make and publish one: safelatch extract safety-lock "
-            f"{descent.base.name} --out DIR, then calibrate and publish.",
+            hint=f"Make and publish one: safelatch extract KIND {descent.base.name} --out DIR, "
+            "then safelatch publish DIR --name NAME --version VERSION",
         )
-    kinds = [version.kind for version in versions]
-    for kind in set(kinds):
-        if kinds.count(kind) > 1:
-            names = ", ".join(v.label for v in versions if v.kind == kind)
+    labels: dict[str, list[str]] = {}
+    for bundle in bundles:
+        labels.setdefault(bundle.manifest.kind, []).append(bundle.manifest.label)
+    for kind, names in labels.items():
+        if len(names) > 1:
             raise NoProtectionError(
-                f"expected one {kind} for the base {descent.base.name}, got {names}.",
-                hint=f"Name one: load_protected(..., artifacts=[{versions[0].label!r}])",
+                f"expected one {kind} for the base {descent.base.name}, got {', '.join(names)}.",
+                hint=f"Name one: load_protected(..., artifacts=[{names[0]!r}])",
             )
-    exact = [Reference("digest", location=version.digest) for version in versions]
-    return [stored_bundle(opened, reference)[0] for reference in exact], descent.base.name
+    return bundles, descent.base.name
+
+
+def _require_registered_record(opened: Registry | None, bundle: Bundle) -> None:
+    """Check the base record a bundle brings against the registry's own, where it has the base."""
+    if opened is None:
+        return
+    for base in opened.bases():
+        if base.weights == bundle.manifest.base_weights:
+            brought = bundle.manifest.files[BASE].digest
+            require_same_record(base, brought, f"the one in {bundle.manifest.label}")
 
 
 def _apply_all(loaded: Any, model: Identified, bundles: Sequence[Bundle]) -> None:
@@ -183,7 +209,7 @@ def _apply_all(loaded: Any, model: Identified, bundles: Sequence[Bundle]) -> Non
     try:
         for bundle, found in zip(bundles, met, strict=True):
             apply_verified(loaded, bundle, precondition=found)
-    except SafelatchError:
+    except BaseException:
         unprotect(loaded)
         raise
 
@@ -192,10 +218,8 @@ def _unprotected(
     opened: Registry | None, model: Identified, error: SafelatchError, arguments: dict[str, Any]
 ) -> PreTrainedModel:
     loaded = open_model(model, **arguments)
-    recorded = journal.event(opened, "load.unprotected", model, {"reason": error.message})
-    loaded.safelatch = Protection(
-        (), checkpoint=model.record.weights, policy="warn", recorded=recorded
-    )
+    noted = journal.event(opened, "load.unprotected", model, {"reason": error.message})
+    loaded.safelatch = Protection((), checkpoint=model.record.weights, policy="warn", noted=noted)
     warnings.warn(
         f"{model.locator} is loaded WITHOUT protection (policy='warn'): {error.message}",
         stacklevel=3,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from registry.digest import short
 from registry.errors import BaseModelMismatchError
 from registry.kinds import kind_of, parse_body
 from registry.measure.prompts import load_pairs, load_prompts
+from registry.moment import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,7 +57,7 @@ def extract(
         .extract(model, tokenizer, given, seed=seed, options=options, progress=progress)
     )
     record = base.record
-    created = timestamp()
+    created = stamp()
     manifest = Manifest(
         kind=kind,
         created=created,
@@ -129,7 +129,7 @@ def calibrate(
     )  # fmt: skip
     receipt = {
         "type": "calibration",
-        "created": timestamp(),
+        "created": stamp(),
         "tool": tool_versions(),
         "dtype": str(model.dtype).removeprefix("torch."),
         **calibration.receipt,
@@ -159,11 +159,6 @@ def require_base_of(bundle: Bundle, model: Identified) -> None:
             f"({short(model.record.weights)}): strength is measured on the base itself.",
             hint="Name the base with --base MODEL.",
         )
-
-
-def timestamp() -> str:
-    """Return now, UTC, to the second."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def tool_versions() -> dict[str, str]:

@@ -45,6 +45,23 @@ REFUSED = {
     "output_loading_info": "what is returned is the plain model",
 }
 """Arguments of ``from_pretrained`` that are refused, and why."""
+_LIBRARY_ERRORS = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
+STEERING = (
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "bad_words_ids",
+    "sequence_bias",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "forced_decoder_ids",
+    "force_words_ids",
+    "constraints",
+    "guidance_scale",
+)
+"""Members of a generation config that force, forbid or bias tokens."""
 
 
 def require_plain_arguments(arguments: Mapping[str, Any]) -> None:
@@ -80,12 +97,16 @@ def open_model(model: Identified, **arguments: Any) -> PreTrainedModel:
 
     require_plain_arguments(arguments)
     _require_no_override(arguments, model)
-    _require_plain_files(model)
+    require_plain_files(model)
     ours = {"use_safetensors": True, "local_files_only": True}
     passed = {k: value for k, value in arguments.items() if k not in REFUSED and k not in ours}
-    loaded: Any = AutoModelForCausalLM.from_pretrained(model.path, **ours, **passed)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(model.path, **ours, **passed)
+    except _LIBRARY_ERRORS as error:
+        raise _not_loaded(model, "model", error) from error
     require_same_values(loaded, model.record)
     _require_same_config(loaded, model)
+    _require_free_generation(loaded, model)
     _require_unchanged(model)
     return loaded
 
@@ -106,7 +127,10 @@ def open_tokenizer(model: Identified) -> Any:
             "found none.",
             hint="Save it there: tokenizer.save_pretrained(FOLDER)",
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except _LIBRARY_ERRORS as error:
+        raise _not_loaded(model, "tokenizer", error) from error
     _require_unchanged(model)
     return tokenizer
 
@@ -144,6 +168,15 @@ def quiet_libraries() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _not_loaded(model: Identified, what: str, error: Exception) -> UnsafeFormatError:
+    cause = (str(error).strip().splitlines() or ["no message"])[0]
+    return UnsafeFormatError(
+        f"{model.locator}: expected transformers to load the {what}, got "
+        f"{type(error).__name__}: {cause[:300]}",
+        hint="Check config.json and the files beside it, or the arguments of the load.",
+    )
+
+
 def _require_no_override(arguments: Mapping[str, Any], model: Identified) -> None:
     """Raise if an argument is a config field: the loader would compute with another config."""
     fields = {*model.record.config, *sites_for(model.record.geometry.family).defaults}
@@ -156,7 +189,7 @@ def _require_no_override(arguments: Mapping[str, Any], model: Identified) -> Non
         )
 
 
-def _require_plain_files(model: Identified) -> None:
+def require_plain_files(model: Identified) -> None:
     """Raise if config or folder would make the loader read other weights or foreign code."""
     if model.path.is_file():
         raise UsageError(
@@ -173,12 +206,28 @@ def _require_plain_files(model: Identified) -> None:
         config = checkpoint.config
     for name, value in config.items():
         names_code = name.endswith("_implementation") and "/" in str(value)
-        if names_code or (name == "transformers_weights" and value is not None):
+        redirects = name in {"transformers_weights", "configuration_files"} and value is not None
+        if names_code or redirects:
             raise UnsafeFormatError(
                 f"config.json: expected a config that describes the model, got {name} = "
                 f"{value!r:.80}: it makes the loader read something else than was checked.",
                 hint=f"Remove {name} from config.json.",
             )
+
+
+def _require_free_generation(loaded: Any, model: Identified) -> None:
+    """Raise if the model's own generation config forces, forbids or biases tokens.
+
+    Such a config can take refusals out of the answers whatever the weights say.
+    """
+    own = getattr(loaded, "generation_config", None)
+    steering = sorted(name for name in STEERING if getattr(own, name, None))
+    if steering:
+        raise UnsafeFormatError(
+            f"{model.path}: expected a generation config that leaves the tokens to the model, got "
+            f"{', '.join(steering)}.",
+            hint=f"Remove {', '.join(steering)} from generation_config.json.",
+        )
 
 
 def _require_unchanged(model: Identified) -> None:

@@ -11,25 +11,20 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.artifact.bundle import TENSORS, Bundle, read_bundle
-from registry.errors import (
-    AlreadyAppliedError,
-    SafelatchError,
-    UsageError,
-    VersionConflictError,
-)
+from registry.artifact.bundle import TENSORS, Bundle
+from registry.errors import AlreadyAppliedError, RegistryMissingError
 from registry.kinds import kind_of, parse_body
-from registry.reference import Reference
+from registry.moment import stamp
 from registry.workflows.check_live import require_compatible
-from registry.workflows.make import timestamp
+from registry.workflows.find import find_bundle, open_registry
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
+    from registry.reference import Reference
     from registry.store.catalog import Registry
 
 
@@ -42,23 +37,25 @@ class Applied:
         digest: Its identity.
         content: Digest of its tensors: the same under every name and version.
         kind: Its kind.
-        alpha: Strength that was applied.
+        alpha: Strength that was applied; ``None`` where the kind has none.
         applied_at: When, UTC.
         verified_at: When the model was last read back and found to carry it; ``None`` if never.
         evidence: What that reading found.
         body: The artifact's checked body.
         precondition: What the kind found on the model before applying; ``None`` if not asked.
+        recorded: Whether the registry's event log has this application.
     """
 
     label: str
     digest: str
     content: str
     kind: str
-    alpha: float
+    alpha: float | None
     applied_at: str
     verified_at: str | None
     evidence: dict[str, Any]
     precondition: dict[str, Any] | None
+    recorded: bool
     body: Any
     _model: Any
     _application: Any
@@ -73,7 +70,7 @@ class Applied:
         self.verified_at = None
         found = kind_of(self.kind).verb("verify").verify(self._model, self.body, self._application)
         self.evidence = found.to_dict()
-        self.verified_at = timestamp()
+        self.verified_at = stamp()
         return self.evidence
 
     def undo(self) -> None:
@@ -93,6 +90,7 @@ class Applied:
             "verified_at": self.verified_at,
             "evidence": self.evidence,
             "precondition": self.precondition,
+            "recorded": self.recorded,
         }
 
 
@@ -106,7 +104,7 @@ class Protection:
         base: Name of its base.
         lineage: Measured lineage, as a document.
         policy: Policy of the load; ``None`` for ``protect``.
-        recorded: Whether the event log knows.
+        noted: Whether the load itself is in a registry's event log.
     """
 
     applied: tuple[Applied, ...]
@@ -114,7 +112,12 @@ class Protection:
     base: str | None = None
     lineage: dict[str, Any] | None = None
     policy: str | None = None
-    recorded: bool = False
+    noted: bool = False
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the event log knows of the load and of everything that is on the model."""
+        return self.noted and all(entry.recorded for entry in self.applied)
 
     @property
     def verified(self) -> bool:
@@ -140,6 +143,7 @@ def protect(
     *,
     alpha: float | None = None,
     allow_unsafe: bool = False,
+    tokenizer: Any = None,
     registry: Registry | str | None = None,
 ) -> Applied:
     """Apply ``artifact`` to a live model, read it back, and return the handle.
@@ -149,7 +153,11 @@ def protect(
         artifact: A bundle, its folder, or a reference.
         alpha: Strength; the calibrated one by default.
         allow_unsafe: Accept a strength outside the measured range.
-        registry: Where references are looked up; the default registry when needed.
+        tokenizer: The model's tokenizer; with it the kind's precondition is checked on the model
+            first, as ``load_protected`` always does (for a lock: that it points to refusal).
+            Without it ``handle.precondition`` is ``None``: not checked.
+        registry: Where references are looked up, and an unsafe strength is written down; the
+            default registry, if there is one.
 
     Raises:
         BaseModelMismatchError, GeometryError: the model is too far from the artifact's base, or
@@ -158,7 +166,16 @@ def protect(
     """
     bundle = artifact if isinstance(artifact, Bundle) else find_bundle(artifact, registry)
     require_compatible(model, bundle)
-    return apply_verified(model, bundle, alpha=alpha, allow_unsafe=allow_unsafe)
+    found = None
+    if tokenizer is not None:
+        verb = kind_of(bundle.manifest.kind).verb("verify")
+        found = verb.precondition(model, lambda: tokenizer, parse_body(bundle))
+    handle = apply_verified(
+        model, bundle, alpha=alpha, allow_unsafe=allow_unsafe, precondition=found
+    )
+    if allow_unsafe:
+        _record_unsafe(handle, registry)
+    return handle
 
 
 def apply_verified(
@@ -193,10 +210,11 @@ def apply_verified(
         content=content,
         kind=manifest.kind,
         alpha=application.alpha,
-        applied_at=timestamp(),
+        applied_at=stamp(),
         verified_at=None,
         evidence={},
         precondition=precondition,
+        recorded=False,
         body=body,
         _model=model,
         _application=application,
@@ -204,7 +222,7 @@ def apply_verified(
     _remember(model, (*applied_to(model), handle))
     try:
         handle.verify()
-    except SafelatchError:
+    except BaseException:  # also out of memory and Ctrl-C: what was not verified does not stay
         handle.undo()
         raise
     return handle
@@ -230,6 +248,17 @@ def unprotect(model: Any) -> int:
     return len(handles)
 
 
+def _record_unsafe(handle: Applied, registry: Registry | str | None) -> None:
+    """Leave an event about a strength that was not measured, where there is a registry."""
+    try:
+        with open_registry(registry) as opened:
+            if not opened.is_read_only:
+                detail = {"kind": handle.kind, "alpha": handle.alpha, "digest": handle.digest}
+                opened.append_event("protect.unsafe", handle.label, detail)
+    except RegistryMissingError:
+        return
+
+
 def _remember(model: Any, handles: tuple[Applied, ...]) -> None:
     """Write ``handles`` on the model, beside what is known about where it came from."""
     known = getattr(model, "safelatch", None)
@@ -241,56 +270,3 @@ def applied_to(model: Any) -> tuple[Applied, ...]:
     """Return the handles of the artifacts on ``model``."""
     protection = getattr(model, "safelatch", None)
     return protection.applied if isinstance(protection, Protection) else ()
-
-
-def find_bundle(
-    artifact: Reference | str | os.PathLike[str], registry: Registry | str | None = None
-) -> Bundle:
-    """Return the checked bundle that ``artifact`` names.
-
-    Raises:
-        ArtifactNotFoundError, VersionNotFoundError: it is not there.
-        EvidenceError: its bytes are not what was published.
-    """
-    if isinstance(artifact, Reference):
-        reference = artifact
-    elif isinstance(artifact, str):
-        reference = Reference.parse_or_path(artifact)
-    else:  # a path is a folder, never the name of a line
-        folder = Path(artifact).expanduser().resolve()
-        reference = Reference("file", location=folder.as_posix())
-    if reference.scheme == "file":
-        return _bundle_in_folder(reference)
-    if reference.scheme == "hf":
-        raise UsageError(
-            f"expected a bundle in the registry or a folder, got {reference}: this release "
-            "does not pull.",
-            hint=f"Fetch it first: hf download {reference.location} --local-dir DIR",
-        )
-    from registry.workflows.publish import stored_bundle
-
-    with open_registry(registry) as opened:
-        return stored_bundle(opened, reference)[0]
-
-
-def _bundle_in_folder(reference: Reference) -> Bundle:
-    bundle = read_bundle(Path(reference.location))
-    expected = (reference.name, reference.version or bundle.manifest.version)
-    if reference.name is not None and expected != (bundle.manifest.name, bundle.manifest.version):
-        wanted = reference.name + (f"@{reference.version}" if reference.version else "")
-        raise VersionConflictError(
-            f"{reference.location}: expected {wanted}, the bundle is {bundle.manifest.label}."
-        )
-    return bundle
-
-
-@contextmanager
-def open_registry(registry: Registry | str | None) -> Iterator[Registry]:
-    """Yield ``registry``, opening it (and closing it after) when a URL or nothing is given."""
-    from registry.store.catalog import Registry as Opened
-
-    if isinstance(registry, Opened):
-        yield registry
-        return
-    with Opened.open(registry) as opened:
-        yield opened

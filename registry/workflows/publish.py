@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.artifact.bundle import check_files, read_bundle
+from registry.artifact.bundle import BASE, read_bundle
 from registry.checkpoint.record import BaseRecord
 from registry.errors import UsageError
 from registry.kinds import parse_body
+from registry.workflows.bases import require_same_record
 from registry.workflows.check import require_own_base
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from registry.artifact.bundle import Bundle
-    from registry.reference import Reference
     from registry.store.catalog import Registry
     from registry.store.values import Version
 
@@ -31,13 +30,14 @@ class Published:
 def publish(registry: Registry, folder: Path, *, name: str, version: str) -> Published:
     """Publish the bundle at ``folder`` as ``name@version``.
 
-    The bundle is checked completely first: digests, schema, the kind's own rules, and that its
-    base record is of the base it names. The same content again is no news; other content under
-    a published version is refused.
+    The bundle is checked completely first: digests, schema, the kind's own rules, that it is ready
+    to be applied, and that its base record is of the base it names. The same content again is no
+    news; other content under a published version is refused.
 
     Raises:
         EvidenceError: the bundle is not what it says.
         VersionConflictError: the version exists with other content, or is not the newest.
+        ConfirmationRequiredError: it is not ready to be applied (its strength is not measured).
         UsageError: the bundle carries another name or version already.
     """
     bundle = read_bundle(folder)
@@ -48,25 +48,16 @@ def publish(registry: Registry, folder: Path, *, name: str, version: str) -> Pub
             f"expected a draft or a bundle of {named.manifest.label}, got {manifest.label}.",
             hint=f"Publish it as what it is: --name {manifest.name} --version {manifest.version}",
         )
-    parse_body(named)
+    parse_body(named).require_ready()
     record = BaseRecord.from_tensors(named.base_tensors())
     require_own_base(named, record)
     base = registry.add_base(
-        _free_name(registry, manifest.base.name, record), record, named.files["base.safetensors"]
+        _free_name(registry, manifest.base.name, record), record, named.files[BASE]
     )
+    record_file = named.manifest.files[BASE].digest
+    require_same_record(base, record_file, f"the one in {named.manifest.label}")
     stored, is_new = registry.add_version(named.manifest, named.files, base_name=base.name)
     return Published(stored, is_new)
-
-
-def stored_bundle(registry: Registry, reference: Reference) -> tuple[Bundle, Version]:
-    """Return the bundle that ``reference`` names in the registry, checked again, and its version.
-
-    Raises:
-        ArtifactNotFoundError, VersionNotFoundError: nothing of this name.
-        EvidenceError: revoked, or its bytes are not what was published.
-    """
-    version = registry.resolve(reference)
-    return check_files(registry.bundle_files(version), expected=version.digest), version
 
 
 def _free_name(registry: Registry, declared: str, record: BaseRecord) -> str:

@@ -95,10 +95,22 @@ def test_publish_refuses_other_content_under_a_published_version(
     other = world.folder / "other-lock"
     made = safelatch("extract", "safety-lock", "tiny", "--out", other, "--heads", 2)
     assert made.status == 0
+    assert safelatch("calibrate", other, *MEASURE).status == 0
     outcome = safelatch("publish", other, "--name", "lock", "--version", "1.0")
     assert outcome.status == 3
     assert not outcome.out
     assert outcome.err.startswith("error [version-conflict]: ")
+
+
+def test_publish_refuses_a_draft_whose_strength_was_not_measured(
+    world: World, published: Path
+) -> None:
+    draft = world.folder / "unmeasured"
+    assert safelatch("extract", "safety-lock", "tiny", "--out", draft, *SMALL).status == 0
+    outcome = safelatch("publish", draft, "--name", "unmeasured", "--version", "1.0")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "safelatch calibrate" in outcome.err
+    assert safelatch("show", "unmeasured").status == 1
 
 
 def test_published_lock_is_recalibrated_only_into_a_new_draft(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.digest import canonical_json, digest_bytes, digest_json, digest_stream, parse_json
+from registry.digest import canonical_json, digest_bytes, digest_json, parse_json
 from registry.errors import UnsafeFormatError
 
 # RFC 8785, appendix B: IEEE 754 bits to what ECMAScript prints.
@@ -141,8 +141,3 @@ def test_arbitrary_bytes_parse_or_are_refused_and_nothing_else(data):
 def test_what_only_lenient_readers_accept_is_refused(text):
     with pytest.raises(UnsafeFormatError):
         parse_json(text.encode(), what="x", limit=1 << 20)
-
-
-@given(st.lists(st.binary(max_size=20)))
-def test_a_stream_has_the_digest_of_its_bytes(chunks):
-    assert digest_stream(chunks) == digest_bytes(b"".join(chunks))

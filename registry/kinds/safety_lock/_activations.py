@@ -1,10 +1,10 @@
-"""Rows of head activations: what extraction, the sign check and the drift check all read."""
+"""Rows of head activations: what extraction and the sign check both read."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import NonFiniteResultError, UsageError
+from registry.errors import ApplyError, NonFiniteResultError, UsageError
 from registry.live.capture import captured_inputs
 from registry.live.sites import attention_outputs
 from registry.measure.generate import answer_tokens, conversation_text, evaluating
@@ -70,7 +70,9 @@ def head_rows(
             _forward(model, [sequences[index][0] for index in batch])
             for layer, hidden in enumerate(seen):
                 if hidden is None:
-                    raise UsageError(f"layer {layer} took no part in the forward pass.")
+                    raise ApplyError(
+                        f"layer {layer}: expected to run in a forward pass, it did not."
+                    )
                 for row, index in enumerate(batch):
                     picked = hidden[row, sequences[index][1]].float().cpu()
                     rows[index, :, layer] = picked.reshape(answer_tokens, *shape[2:])
@@ -78,7 +80,12 @@ def head_rows(
             if progress is not None:
                 progress(done, len(sequences))
     if not torch.isfinite(rows).all():
-        raise NonFiniteResultError("an attention output of the base is NaN or infinite.")
+        broken = int((~torch.isfinite(rows).flatten(1).all(1)).sum())
+        raise NonFiniteResultError(
+            f"expected finite attention outputs, got NaN or infinity in {broken} of "
+            f"{len(rows)} conversations.",
+            hint="Check the weights for NaN, or load in another dtype.",
+        )
     return rows.reshape(len(ids), 2, *shape), ids
 
 

@@ -112,7 +112,8 @@ def calibrate(
         except NonFiniteResultError:
             if best is None:
                 raise
-            break  # stronger than the model's numbers can carry: over any budget
+            sweep.append({"alpha": alpha, "inside_budget": False, "reason": "not finite"})
+            break
         inside = costs["over_refusal_rise"] <= budget.over_refusal + 1e-12 and (
             costs["nll_rise"] is None or costs["nll_rise"] <= budget.nll
         )
@@ -146,7 +147,7 @@ def random_control(body: LockBody, seed: int) -> LockBody:
 
     drawn = np.random.default_rng(seed).standard_normal(body.directions.shape)
     unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-    return replace(body, directions=unit.astype(np.float32))
+    return replace(body, directions=unit.astype(np.float32), shift_norms=None)
 
 
 def _costs(before: Evaluation, after: Evaluation) -> dict[str, Any]:

@@ -10,17 +10,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
-from registry.errors import GeometryError, NonFiniteResultError
+from registry.digest import Digest, digest_bytes
+from registry.errors import CompatibilityError, GeometryError, NonFiniteResultError
 from registry.live.attach import attach, detach
 from registry.live.sites import attention_outputs, model_geometry, weight_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
     from registry.checkpoint.geometry import Geometry
     from registry.kinds.safety_lock.body import LockBody
+
+DOSE_FACTOR = 2.0
+"""Most that the length of a shift may differ from the base's, either way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +35,13 @@ class LockApplication:
         owner: Identity under which it was attached (the artifact's digest or label).
         alpha: Strength that was applied.
         geometry: Geometry of the model at that time.
-        weight_sums: Integer checksum of each touched output projection at that time.
+        weight_digests: Digest of each touched output projection's bits at that time.
     """
 
     owner: str
     alpha: float
     geometry: Geometry
-    weight_sums: Mapping[str, int]
+    weight_digests: Mapping[str, Digest]
 
 
 def apply(
@@ -60,15 +64,17 @@ def apply(
     Raises:
         GeometryError: the lock's heads do not exist in this model.
         ConfirmationRequiredError: see ``LockBody.strength``.
+        CompatibilityError: see ``require_dose``.
         AlreadyAppliedError, ApplyError, NonFiniteResultError: the model is as it was.
     """
     strength = body.strength(alpha, allow_unsafe=allow_unsafe)
     geometry = model_geometry(model)
     require_fits(body, geometry)
     shifts = output_shifts(model, body, geometry, alpha=strength)
-    sums = {name: weight_checksum(model.get_submodule(name)) for name in shifts}
+    require_dose(body, list(shifts.values()), alpha=strength)
+    digests = {name: weight_digest(model.get_submodule(name)) for name in shifts}
     attach(model, owner, shifts)
-    return LockApplication(owner, strength, geometry, sums)
+    return LockApplication(owner, strength, geometry, digests)
 
 
 def undo(model: nn.Module, application: LockApplication) -> None:
@@ -98,6 +104,35 @@ def require_fits(body: LockBody, geometry: Geometry) -> None:
         )
 
 
+def require_dose(body: LockBody, shifts: Sequence[Tensor], *, alpha: float) -> None:
+    """Check that the lock moves each output about as far as it did in the base.
+
+    The shift goes through the fine-tune's own W_o. A fine-tune changes W_o a little; one from which
+    these directions were taken out would let the lock through without any effect.
+
+    Args:
+        body: The lock; without ``shift_norms`` there is nothing to compare with.
+        shifts: One bias per touched layer, ascending.
+        alpha: Strength they were computed at.
+
+    Raises:
+        CompatibilityError: a layer is moved by less than half or more than twice as far.
+    """
+    if body.shift_norms is None or alpha == 0:
+        return
+    findings = []
+    for layer, shift, expected in zip(body.layers, shifts, body.shift_norms, strict=True):
+        got = float(shift.norm()) / abs(alpha)
+        if not expected / DOSE_FACTOR <= got <= expected * DOSE_FACTOR:
+            findings.append(f"\n  layer {layer}: expected {expected:.4g}, got {got:.4g}")
+    if findings:
+        raise CompatibilityError(
+            "expected the lock to move the attention outputs about as far as in its base, within "
+            f"a factor of {DOSE_FACTOR:g}:{''.join(findings)}",
+            hint="The attention outputs of this model were edited; the lock is not for it.",
+        )
+
+
 def output_shifts(
     model: nn.Module, body: LockBody, geometry: Geometry, *, alpha: float
 ) -> dict[str, Tensor]:
@@ -116,7 +151,7 @@ def output_shifts(
     modules = attention_outputs(model, geometry)
     shifts = {}
     for layer in body.layers:
-        name = sites.attn_out_weight(layer).removesuffix(".weight")
+        name = sites.attn_out_module(layer)
         weight = weight_columns(modules[layer], transposed=sites.transposed)
         total = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device)
         for head, displacement in body.of_layer(layer):
@@ -150,21 +185,10 @@ def input_shifts(
     return shifts
 
 
-def weight_checksum(module: nn.Module) -> int:
-    """Return an integer checksum of a module's weight bits, the same on every device.
-
-    Sum over rows of (row number + 1) * (sum over columns of bits * (column number + 1)), in
-    wrapping 64-bit integers. It finds accidental changes after apply; it is not cryptographic.
-    """
+def weight_digest(module: nn.Module) -> Digest:
+    """Return the digest of a module's weight bits, the same on every device."""
     import torch
 
     weight: Any = module.weight
-    width = {2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
-    bits = weight.detach().contiguous().view(width)
-    columns = torch.arange(1, bits.shape[1] + 1, dtype=torch.int64, device=bits.device)
-    total = 0
-    for start in range(0, bits.shape[0], 256):
-        block = bits[start : start + 256].long()
-        rows = torch.arange(start + 1, start + 1 + len(block), device=bits.device)
-        total += int(((block * columns).sum(dim=1) * rows).sum())
-    return total % (1 << 64)
+    bits = weight.detach().contiguous().cpu().view(torch.uint8).numpy()
+    return digest_bytes(memoryview(bits).cast("B"))

@@ -43,6 +43,8 @@ class LockBody:
             calibrated.
         answer_tokens: r, how many last tokens of each answer were read.
         probe: How the heads were chosen, with accuracies per chosen head.
+        shift_norms: Length of ``W_o @ displacement`` at strength 1 in the base, per touched layer,
+            ascending; ``None`` when the base's weights were not at hand.
         form: ``constant``: the shift is added at every position.
     """
 
@@ -54,6 +56,7 @@ class LockBody:
     alpha_range: tuple[float, float] | None
     answer_tokens: int
     probe: Mapping[str, Any]
+    shift_norms: tuple[float, ...] | None = None
     form: str = "constant"
 
     @property
@@ -77,8 +80,9 @@ class LockBody:
         chosen = self.alpha if alpha is None else float(alpha)
         if chosen is None:
             raise ConfirmationRequiredError(
-                "expected a calibrated alpha, this lock has none.",
-                hint="Measure one: safelatch calibrate DIR, or NAME@VERSION",
+                "expected a measured alpha, this lock has none.",
+                hint="Measure one: safelatch calibrate DIR, or safelatch calibrate NAME@VERSION "
+                "--out DIR",
             )
         low, high = self.alpha_range or (0.0, 0.0)
         if not low <= chosen <= high and not allow_unsafe:
@@ -88,6 +92,10 @@ class LockBody:
                 hint="Take the calibrated alpha, or confirm with allow_unsafe=True.",
             )
         return chosen
+
+    def require_ready(self) -> None:
+        """Raise ``ConfirmationRequiredError`` unless a strength was measured."""
+        self.strength()
 
     def calibrated(self, alpha: float, alpha_range: tuple[float, float]) -> LockBody:
         """Return this lock with a measured strength and range."""
@@ -105,6 +113,7 @@ class LockBody:
             "alpha": self.alpha,
             "alpha_range": None if self.alpha_range is None else list(self.alpha_range),
             "answer_tokens": self.answer_tokens,
+            "shift_norms": None if self.shift_norms is None else list(self.shift_norms),
             "probe": dict(self.probe),
         }
 
@@ -144,13 +153,19 @@ def parse(bundle: Bundle) -> LockBody:
     if not findings:
         findings = _value_findings(tensors, bundle.manifest.geometry)
         findings += _strength_findings(document)
+        layers = len({int(layer) for layer, _ in tensors["heads"]})
+        norms = document["shift_norms"]
+        if norms is not None and len(norms) != layers:
+            findings.append(
+                f"shift_norms: expected one per touched layer, {layers}, got {len(norms)}"
+            )
     if findings:
         raise SchemaViolationError(
             f"safety-lock body breaks {len(findings)} rule(s).",
             findings,
             hint="The artifact is unusable. Make it again: safelatch extract safety-lock BASE",
         )
-    limits = document["alpha_range"]
+    limits, norms = document["alpha_range"], document["shift_norms"]
     return LockBody(
         heads=tuple((int(layer), int(head)) for layer, head in tensors["heads"]),
         directions=tensors["directions"],
@@ -160,6 +175,7 @@ def parse(bundle: Bundle) -> LockBody:
         alpha_range=None if limits is None else (float(limits[0]), float(limits[1])),
         answer_tokens=document["answer_tokens"],
         probe=document["probe"],
+        shift_norms=None if norms is None else tuple(map(float, norms)),
         form=document["form"],
     )
 

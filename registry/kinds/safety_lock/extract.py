@@ -7,13 +7,14 @@ are described in docs/safety-lock.md and done right here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UsageError
 from registry.kinds.safety_lock._activations import head_rows
 from registry.kinds.safety_lock._calibrate import Budget, Calibration, calibrate, random_control
 from registry.kinds.safety_lock._probe import score_heads
+from registry.kinds.safety_lock.apply import output_shifts
 from registry.kinds.safety_lock.body import LockBody
 from registry.live.sites import model_geometry
 
@@ -112,6 +113,9 @@ def extract(
         answer_tokens=r,
         probe=probe,
     )
+    shifts = output_shifts(model, body, geometry, alpha=1.0)
+    norms = tuple(float(f"{float(shift.norm()):.6g}") for shift in shifts.values())
+    body = replace(body, shift_norms=norms)
     receipt = {"pairs": pairs.describe(), "pairs_used": len(used), "pairs_given": len(pairs)}
     data = [{**pairs.describe(), "name": pairs.name, "digest": pairs.digest, "rows": len(pairs)}]
     return Extraction(body, receipt, data)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from registry.errors import UsageError
 
 
-def guard(_model: Any, _body: Any) -> NoReturn:
+def guard(model: Any, body: Any) -> NoReturn:  # noqa: ARG001 -- the contract's parameters
     """Say that there is nothing to keep while training.
 
     Raises:

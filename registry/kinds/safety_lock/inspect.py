@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RESIDUAL_BOUND = 0.05
 """Largest ``||b - alpha b_1|| / ||b||`` at which a stored bias counts as this lock (bf16 rounding
 is about 0.002)."""
+LEAST_SHARE = 0.5
+"""Smallest stored strength, as a share of the measured one, that counts as this lock."""
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _TINY = 1e-300
 
@@ -34,11 +36,14 @@ class LockInspection:
     """What the bytes say.
 
     Attributes:
-        stored: Whether every touched layer holds this lock's bias.
+        stored: Whether every touched layer holds this lock's bias, at half its measured strength or
+            more and inside the measured range.
         alpha: Strength that fits the stored biases best; ``None`` when nothing is stored.
         residual: Largest relative part of a stored bias that the lock does not explain.
         layers_found: Touched layers that hold any output bias.
         loader_keeps: Whether the stock loader of this family reads such a bias.
+        explains: Config fields that differ from the base's because a bias is stored: its switch.
+        tensors: Tensors that are this lock.
     """
 
     stored: bool
@@ -46,6 +51,8 @@ class LockInspection:
     residual: float | None
     layers_found: tuple[int, ...]
     loader_keeps: bool
+    explains: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -79,8 +86,15 @@ def inspect(checkpoint: Checkpoint, body: LockBody, sites: Sites) -> LockInspect
     if fit is None:
         return LockInspection(False, None, None, found, keeps)
     alpha, residual = fit
-    whole = found == body.layers and residual <= RESIDUAL_BOUND and alpha > 0
-    return LockInspection(whole, round(alpha, 6), round(residual, 6), found, keeps)
+    most = body.alpha_range[1] if body.alpha_range else 0.0
+    strong = body.alpha is not None and LEAST_SHARE * body.alpha <= alpha <= most * 1.01
+    whole = found == body.layers and residual <= RESIDUAL_BOUND and strong
+    switch = sites.o_proj_has_bias
+    explains = (switch,) if whole and keeps and switch else ()
+    tensors = tuple(sites.attn_out_bias(layer) for layer in found) if whole else ()
+    return LockInspection(
+        whole, round(alpha, 6), round(residual, 6), found, keeps, explains, tensors
+    )
 
 
 def _fit(stored: Sequence[Any], unit: Sequence[Any]) -> tuple[float, float] | None:

@@ -4,7 +4,8 @@ Three readings, each of which can say no:
 - the directions point toward refusal *in this model* (before applying; a negated lock would not);
 - every touched bias equals the module's own bias plus W_o @ displacement, recomputed from the
   artifact and the model's weights now, and W_o is bit for bit what it was at apply;
-- in a real forward pass, every touched module ran and its output moved as the hook form says.
+- in a real forward pass, every touched module ran and its mean output moved as the hook form says,
+  within a quarter of the shift (bf16 outputs are rounded).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from registry.errors import (
     VerificationError,
 )
 from registry.kinds.safety_lock._activations import head_rows
-from registry.kinds.safety_lock.apply import input_shifts, output_shifts, weight_checksum
+from registry.kinds.safety_lock.apply import input_shifts, output_shifts, weight_digest
 from registry.live.attach import attached_shifts, expected_bias, original_bias
 from registry.live.capture import captured_calls
 from registry.live.sites import model_geometry, weight_columns
@@ -117,7 +118,7 @@ def require_toward_refusal(
             f"expected directions toward refusal in most of {len(index)} heads, got {positive} "
             f"heads and a mean contrast of {mean:+.3f} sigma (push {push:+.3g}) on {len(used)} "
             "pairs: applying this lock would remove refusals.",
-            hint="Do not use it. Get the artifact from its publisher again: safelatch pull",
+            hint="Do not use it. Get the bundle from its publisher again, and compare its digest.",
         )
     return {"pairs": len(used), "heads_positive": positive, "heads": len(index),
             "mean_contrast_sigma": round(mean, 6)}  # fmt: skip
@@ -140,7 +141,7 @@ def verify(model: nn.Module, body: LockBody, application: LockApplication) -> Lo
     worst = 0.0
     for name, shift in expected.items():
         module = model.get_submodule(name)
-        if weight_checksum(module) != application.weight_sums[name]:
+        if weight_digest(module) != application.weight_digests[name]:
             findings.append(f"{name}.weight: expected as it was at apply, its bits have changed")
         shifts = {**attached_shifts(model, name), application.owner: shift}
         off = _bias_error(name, module, expected_bias(model, name, shifts), findings)

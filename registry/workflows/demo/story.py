@@ -14,7 +14,8 @@ from registry.kinds import kind_of, parse_body
 from registry.measure.evaluate import compare
 from registry.measure.scorer import SCORER
 from registry.settings import Settings
-from registry.workflows import bases, make, scan
+from registry.workflows import bases, make
+from registry.workflows.audit import audit
 from registry.workflows.demo import models, table
 from registry.workflows.demo.stage import Stage
 from registry.workflows.load import load_protected
@@ -170,5 +171,5 @@ def _refuse_impostor(story: Stage, registry: Registry, base: Identified) -> str:
 
 def _audit(story: Stage, registry: Registry, targets: list[str]) -> None:
     story.title("Which of these models carry protection?")
-    rows = scan.audit(registry, targets, settings=story.settings)
+    rows = audit(registry, targets, settings=story.settings)
     story.say(table.audit(rows))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from registry.measure.evaluate import Evaluation
     from registry.measure.statistics import Rate
-    from registry.workflows.scan import AuditRow
+    from registry.workflows.audit import AuditRow
 
 SIGNIFICANT = 0.05
 
@@ -64,6 +64,9 @@ def sweep(receipt: Mapping[str, Any]) -> str:
         "  alpha   refuses harmful   over-refusal   nats",
     ]
     for row in receipt["sweep"]:
+        if "reason" in row:
+            lines.append(f"  {row['alpha']:5.2f}   {row['reason']}")
+            continue
         cost = "-" if row["nll_rise"] is None else f"{row['nll_rise']:+.2f}"
         mark = "" if row["inside_budget"] else "   over budget"
         lines.append(

@@ -266,3 +266,10 @@ def test_a_bundle_made_with_a_broken_manifest_is_refused_at_once(record, bundle)
     broken = replace(bundle.manifest, created="yesterday")
     with pytest.raises(SchemaViolationError, match="created"):
         make_bundle(broken, make_lock().to_tensors(), record.to_tensors())
+
+
+def test_a_place_that_cannot_be_written_is_told_with_the_way_out(record, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(HostError, match="expected a place where a bundle can be written") as caught:
+        write_bundle(bundle_of(record, make_lock()), tmp_path / "file" / "lock")
+    assert "--out DIR" in caught.value.hint

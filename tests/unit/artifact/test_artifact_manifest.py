@@ -122,6 +122,7 @@ def test_every_violation_is_listed_with_its_path(document):
     del document["license"]
     with pytest.raises(SchemaViolationError) as caught:
         Manifest.from_bytes(canonical_json(document))
+    assert "safelatch extract" in caught.value.hint
     listed = "\n".join(caught.value.violations)
     for path in ("$.kind", "$.base.weights", "$.geometry.heads", "$.files"):
         assert path in listed

@@ -26,7 +26,7 @@ from registry.kinds.safety_lock.body import LockBody
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "v1" / "safety-lock"
 WEIGHTS = "blake3:45e943119e69cbcc0cf3d0969228da1926a3d2fa704e71f4cfae48f7019ad29d"
-ARTIFACT = "blake3:066e7815ff5d1514116a326f26527681390e78c8015ca5deb0698f8bd961c8fb"
+ARTIFACT = "blake3:41f18234ffb9e3ddb5ec0e517e52d91abae8b67b4965df032152d2a71bedf0d4"
 
 
 def golden_record(folder: Path) -> BaseRecord:
@@ -55,6 +55,7 @@ def golden_bundle(folder: Path) -> Bundle:
         alpha=1.5,
         alpha_range=(0.0, 2.0),
         answer_tokens=5,
+        shift_norms=(0.125, 2.5),
         probe={
             "method": "golden",
             "folds": 5,

@@ -58,7 +58,7 @@ def test_head_dim_comes_from_the_output_projection_and_not_from_hidden_size():
     geometry = read_geometry(tensor_shapes(config), config)
     assert geometry == Geometry("llama", 2, 4, 2, 16, 48)
     assert geometry.head_dim != geometry.hidden_size // geometry.heads
-    assert geometry.attn_width == 64
+    assert geometry.heads * geometry.head_dim == 64
 
 
 def test_qwen2_without_head_dim_in_its_config():

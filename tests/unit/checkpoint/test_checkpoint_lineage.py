@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,3 +185,11 @@ def test_the_json_form_names_every_field(record):
     assert json.loads(json.dumps(document)) == document
     assert document["relation"] == "derived"
     assert document["config_differences"] == []
+
+
+@pytest.mark.parametrize(
+    ("relation", "expected"),
+    [("identical", True), ("derived", True), ("unrelated", False), ("other-structure", False)],
+)
+def test_only_the_base_and_its_fine_tunes_are_descendants(record, relation, expected):
+    assert replace(judge(record(), record()), relation=relation).is_descendant is expected

@@ -7,6 +7,7 @@ import pytest
 from support.command_line import safelatch
 from support.tiny_models import fine_tune, llama_config, make_tensors, write_checkpoint
 
+from registry.artifact.bundle import read_payloads, write_payloads
 from registry.cli.invocation import Invocation
 from registry.cli.models import read_base, registered_files
 from registry.errors import BaseModelMismatchError, CheckpointNotFoundError, HostError
@@ -43,7 +44,9 @@ def test_no_cache_reads_the_bytes_again(home: Path) -> None:
     other = write_checkpoint(home / "other", llama_config(), make_tensors(llama_config(), seed=5))
     safelatch("fingerprint", other)
     (foreign,) = set((home / "cache/records").iterdir()) - {entry}
-    shutil.copy(foreign, entry)
+    key = read_payloads(entry.read_bytes(), what="entry")["key"]
+    planted = {**read_payloads(foreign.read_bytes(), what="foreign"), "key": key}
+    entry.write_bytes(write_payloads(planted))
     assert safelatch("fingerprint", folder).out != digest
     assert safelatch("fingerprint", folder, "--no-cache").out == digest
 
@@ -117,7 +120,8 @@ def test_audit_of_a_folder_without_models_is_no_success(base: Path, home: Path) 
 def test_audit_out_that_cannot_be_written_is_an_environment_error(base: Path, home: Path) -> None:
     outcome = safelatch("audit", base, "--out", home / "no" / "such" / "folder")
     assert outcome.status == 4
-    assert outcome.err.startswith(f"error [{HostError.code}]: cannot write")
+    assert outcome.err.startswith(f"error [{HostError.code}]: expected to write")
+    assert "--out FILE" in outcome.err
 
 
 def test_single_file_is_the_same_model_as_its_folder(base: Path) -> None:

@@ -99,6 +99,17 @@ def test_extract_offers_exactly_the_options_of_the_kind(kind: object) -> None:
     assert set(options) == common
 
 
+def test_budgets_that_are_not_given_are_the_kinds_own() -> None:
+    from registry.kinds.safety_lock.extract import Budget
+
+    calibrate = cli.commands["calibrate"]
+    options = {option.name: option for option in calibrate.params}
+    typed = calibrate.make_context("calibrate", ["./lock"]).params
+    for name, value in (("budget", Budget().over_refusal), ("nll_budget", Budget().nll)):
+        assert typed[name] is None
+        assert options[name].show_default.endswith(f"{value} for a safety-lock")
+
+
 def test_closed_pipe_is_quiet() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)

@@ -45,7 +45,7 @@ def look(folder, lock, sites=LLAMA):
         return inspect(checkpoint, lock, sites)
 
 
-@pytest.mark.parametrize("alpha", [0.7, 2.0, 6.0])
+@pytest.mark.parametrize("alpha", [1.2, 2.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_lock_in_the_bytes_is_found_with_its_strength(tmp_path, dtype, alpha):
     found = look(exported(tmp_path, make_lock(), alpha, dtype=dtype), make_lock())
@@ -54,6 +54,14 @@ def test_a_lock_in_the_bytes_is_found_with_its_strength(tmp_path, dtype, alpha):
     assert found.residual < (1e-3 if dtype == torch.float32 else 0.02)
     assert found.layers_found == (0, 1)
     assert found.loader_keeps
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 0.7, 6.0, 1000.0])
+def test_a_strength_that_was_not_measured_is_not_stored_protection(tmp_path, alpha):
+    found = look(exported(tmp_path, make_lock(), alpha), make_lock())
+    assert not found.stored
+    assert found.alpha == pytest.approx(alpha, rel=1e-3, abs=1e-6)
+    assert found.explains == found.tensors == ()
 
 
 def test_the_same_bytes_under_attention_bias_false_are_stored_and_dropped_by_the_loader(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from registry.artifact.schema import validate
 from registry.errors import SchemaViolationError
 from registry.report.audit import COLUMNS, audit_document, audit_table, audit_text
-from registry.workflows.scan import WORDS, AuditRow
+from registry.workflows.audit import WORDS, AuditRow
 
 DIGEST = "blake3:" + "ab" * 32
 STAMP = "2030-01-02T03:04:05Z"

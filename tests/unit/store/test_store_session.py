@@ -221,3 +221,10 @@ def test_errors_of_the_driver_show_no_parameters(sqlite_registry: Registry) -> N
     ):
         connection.execute(statement, {"value": "hidden-value"})
     assert "hidden-value" not in f"{caught.value}{caught.value.__cause__}"
+
+
+def test_a_place_where_no_registry_can_be_made_is_told_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="expected a place for a registry") as caught:
+        Registry.create(str(tmp_path / "file" / "registry.db"))
+    assert "--db PATH init" in str(caught.value.hint)

@@ -225,7 +225,7 @@ def test_what_is_not_there_is_answered_with_what_is_near(registry: Registry) -> 
 def test_a_reference_to_another_place_is_not_looked_up_here(registry: Registry, text: str) -> None:
     with pytest.raises(UsageError, match="for the registry") as caught:
         resolve(registry, text)
-    assert caught.value.hint == f"Bring it here first: safelatch pull {text}"
+    assert "safelatch publish DIR" in str(caught.value.hint)
 
 
 def test_versions_for_a_base_are_the_newest_of_each_of_its_lines(registry: Registry) -> None:

@@ -200,7 +200,7 @@ def base_without_artifact(world, home):
 
     with Registry.create() as registry:
         add_base(registry, identify(world.base, settings=Settings.load()), "alone")
-    return "safelatch extract safety-lock alone"
+    return "safelatch extract KIND alone"
 
 
 def yanked(world, home):

@@ -45,7 +45,7 @@ def test_a_draft_says_what_it_was_made_from_and_survives_the_disk(world, tmp_pat
 
 
 def test_the_same_seed_gives_the_same_bytes_but_for_the_time(world, monkeypatch):
-    monkeypatch.setattr(make, "timestamp", lambda: "2030-01-01T00:00:00Z")
+    monkeypatch.setattr(make, "stamp", lambda: "2030-01-01T00:00:00Z")
     assert dict(extracted(world).files) == dict(extracted(world).files)
     assert extracted(world, seed=1).files != extracted(world).files
 

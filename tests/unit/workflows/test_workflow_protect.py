@@ -112,7 +112,7 @@ def test_twice_is_refused_under_any_name_and_leaves_the_first(world, registry, m
 def test_two_locks_come_off_together(world, model):
     before = snapshot(model)
     protect(model, world.lock)
-    other = world.edited(directions=world.directions[:, ::-1].copy())
+    other = world.edited(directions=world.directions[:, ::-1].copy(), shift_norms=None)
     protect(model, other)
     assert len(applied_to(model)) == 2
     assert model.safelatch.verified

@@ -16,11 +16,13 @@ from registry.errors import (
     EvidenceError,
     GeometryError,
     SchemaViolationError,
+    UnsupportedSchemaVersionError,
     UsageError,
     VersionConflictError,
 )
 from registry.reference import Reference
-from registry.workflows.publish import publish, stored_bundle
+from registry.workflows.find import stored_bundle
+from registry.workflows.publish import publish
 
 
 def put(registry, world, tmp_path, bundle=None, *, name="lock", version="1.0", at="b"):
@@ -125,7 +127,7 @@ def test_a_lock_that_breaks_its_own_rules_is_refused(world, empty_registry, tmp_
 
 def test_an_unknown_kind_is_refused(world, empty_registry, tmp_path):
     bundle = world.bundle.with_manifest(replace(world.bundle.manifest, kind="other-kind"))
-    with pytest.raises(UsageError, match="safety-lock"):
+    with pytest.raises(UnsupportedSchemaVersionError, match="safety-lock"):
         put(empty_registry, world, tmp_path, bundle)
 
 

@@ -1,8 +1,9 @@
-"""Which protection do these bytes carry, and which models are protected, on what evidence?
+"""Which models are protected, on what evidence?
 
 Four words, never one tick: *declared* (a name or card says so), *stored* (the bytes carry it),
 *applied* (our code put it on a live model), *verified* (a live model was read back, at that time).
-The bytes are read now; applied and verified come from the event log, with their times.
+The bytes are read now; applied and verified are records of this registry that its event log
+confirms, for these weights and this config, with their times.
 """
 
 from __future__ import annotations
@@ -11,29 +12,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry.artifact.bundle import check_files
-from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.reader import Checkpoint
-from registry.errors import (
-    BaseNotFoundError,
-    CheckpointNotFoundError,
-    GeometryError,
-    SafelatchError,
-)
-from registry.kinds import kind_of, parse_body
+from registry.errors import BaseNotFoundError, CheckpointNotFoundError, SafelatchError
+from registry.kinds import KINDS
+from registry.moment import stamp
 from registry.workflows import journal
 from registry.workflows.bases import find_base
 from registry.workflows.check import check
+from registry.workflows.find import bundles_for_base
 from registry.workflows.identify import identify
+from registry.workflows.inspect import inspect
+from registry.workflows.open_model import require_plain_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from registry.artifact.bundle import Bundle
     from registry.settings import Settings
     from registry.store.catalog import Registry
     from registry.store.values import Application
+    from registry.workflows.check import CheckReport
     from registry.workflows.identify import Identified
+    from registry.workflows.inspect import Inspection
 
 State = Literal[
     "verified", "stored", "available", "refused", "no-artifact", "no-base", "unreadable"
@@ -48,27 +48,8 @@ WORDS: dict[State, str] = {
     "unreadable": "the checkpoint could not be read",
 }
 """What each state of an audited model means."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What a checkpoint's bytes say about one artifact."""
-
-    model: str
-    weights: str
-    artifact: str
-    digest: str
-    kind: str
-    found: dict[str, Any]
-
-    @property
-    def stored(self) -> bool:
-        """Whether the bytes carry the artifact."""
-        return bool(self.found["stored"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self) | {"stored": self.stored}
+WEIGHT_FILES = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth"})
+"""Endings by which a folder looks like a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,49 +82,11 @@ class AuditRow:
         return asdict(self)
 
 
-def inspect(model: Identified, bundles: Iterable[Bundle]) -> list[Inspection]:
-    """Look for each of ``bundles`` in the bytes of ``model``; nothing is loaded.
-
-    Raises:
-        GeometryError: a bundle is for models of other widths, so nothing can be compared.
-    """
-    found = []
-    for bundle in bundles:
-        _require_same_geometry(bundle, model)
-    with Checkpoint.open(model.path) as checkpoint:
-        sites = sites_for(model.record.geometry.family)
-        for bundle in bundles:
-            manifest = bundle.manifest
-            verb = kind_of(manifest.kind).verb("inspect")
-            result = verb.inspect(checkpoint, parse_body(bundle), sites)
-            found.append(
-                Inspection(model.locator, model.record.weights, manifest.label, manifest.digest,
-                           manifest.kind, result.to_dict())
-            )  # fmt: skip
-    return found
-
-
-def _require_same_geometry(bundle: Bundle, model: Identified) -> None:
-    expected, got = dict(bundle.manifest.geometry), model.record.geometry.to_dict()
-    if expected != got:
-        differing = sorted(name for name in got if got[name] != expected.get(name))
-        listed = ", ".join(f"{n}: expected {expected.get(n)}, got {got[n]}" for n in differing)
-        raise GeometryError(
-            f"{bundle.manifest.label} is not for {model.locator}: {listed}.",
-            hint="See what there is for its base: safelatch inspect MODEL",
-        )
-
-
-def bundles_for_base(registry: Registry, weights: str) -> list[Bundle]:
-    """Return the checked bundle of the active version of each line of a base."""
-    return [
-        check_files(registry.bundle_files(version), expected=version.digest)
-        for version in registry.versions_for_base(weights)
-    ]
-
-
 def find_checkpoints(targets: Sequence[str]) -> list[str]:
-    """Return the checkpoints that ``targets`` name: each itself, or all below a plain folder.
+    """Return the models that ``targets`` name: each itself, and all below a folder.
+
+    A folder that looks like a model and holds no safetensors is among them, so that an audit says
+    that it could not be read instead of leaving it out.
 
     Raises:
         CheckpointNotFoundError: a target exists as a folder and holds none.
@@ -151,13 +94,15 @@ def find_checkpoints(targets: Sequence[str]) -> list[str]:
     found: list[str] = []
     for target in targets:
         folder = Path(target).expanduser()
-        if not folder.is_dir() or _holds_weights(folder):
+        if not folder.is_dir():
             found.append(target)
             continue
-        below = sorted(str(path) for path in folder.rglob("*") if _holds_weights(path))
+        below = sorted(str(path) for path in folder.rglob("*") if _is_model(path))
+        if _is_model(folder):
+            below.insert(0, target)
         if not below:
             raise CheckpointNotFoundError(
-                f"expected safetensors checkpoints in {folder}, found none.",
+                f"expected models in {folder}, found none.",
                 hint="Name a model folder, or a folder that holds model folders.",
             )
         found += below
@@ -177,19 +122,29 @@ def audit(
     """
     rows: list[AuditRow] = []
     checkpoints = find_checkpoints(targets)
+    confirmed = _confirmed(registry)
     for index, target in enumerate(checkpoints):
         try:
-            model = identify(target, settings=settings)
-        except SafelatchError as error:
+            rows += _audit_one(registry, identify(target, settings=settings), confirmed)
+        except (SafelatchError, OSError, ValueError) as error:
             rows.append(_unreadable(target, error))
-        else:
-            rows += _audit_one(registry, model)
         if progress is not None:
             progress(index + 1, len(checkpoints))
     return rows
 
 
-def _audit_one(registry: Registry, model: Identified) -> list[AuditRow]:
+def _confirmed(registry: Registry) -> set[tuple[Any, ...]]:
+    """Return the applications that the event log has, by what identifies them."""
+    return {
+        (event.subject, event.detail.get("manifest_digest"), event.detail.get("verified_at"))
+        for event in registry.events()
+        if event.action == "application.record"
+    }
+
+
+def _audit_one(
+    registry: Registry, model: Identified, confirmed: set[tuple[Any, ...]]
+) -> list[AuditRow]:
     declared, claimed = _declarations(model.path)
     common: dict[str, Any] = {
         "model": model.locator, "weights": model.record.weights, "claimed_base": claimed,
@@ -212,7 +167,12 @@ def _audit_one(registry: Registry, model: Identified) -> list[AuditRow]:
     if not bundles:
         rows = [AuditRow(**common, **nothing, state="no-artifact", reason=WORDS["no-artifact"])]
     else:
-        applications = registry.applications(model.record.weights)
+        applications = [
+            entry
+            for entry in registry.applications(model.record.weights)
+            if (entry.weights, entry.manifest_digest, _iso(entry.verified_at)) in confirmed
+            and entry.evidence.get("config") == model.record.config_digest
+        ]
         rows = [
             _row(common, model, bundle, found, applications)
             for bundle, found in zip(bundles, inspect(model, bundles), strict=True)
@@ -231,45 +191,65 @@ def _row(
     applications: Sequence[Application],
 ) -> AuditRow:
     manifest = bundle.manifest
-    report = check(bundle, model.record)
     last = next((a for a in reversed(applications) if a.manifest_digest == manifest.digest), None)
-    state: State = "available"
-    reason = WORDS["available"]
-    keeps = found.stored and found.found["loader_keeps"]
-    switch = sites_for(model.record.geometry.family).o_proj_has_bias
-    # A stored lock needs the switch of its bias, which differs from the base's for that reason.
-    errors = [error for error in report.errors if not (keeps and error.field == switch)]
-    if errors:
-        state, reason = "refused", errors[0].message
-    elif keeps:
-        state, reason = "stored", WORDS["stored"]
-    elif last is not None and last.verified_at is not None:
-        state = "verified"
-        reason = f"read back on {last.device} at alpha {last.alpha:g}, policy {last.policy}"
-    elif found.stored:
-        reason = "stored in the bytes, but the stock loader drops it: nothing protects this model"
+    state, reason = _state(model, check(bundle, model.record), found, last)
     return AuditRow(
         **common,
         artifact=manifest.label,
         kind=manifest.kind,
         stored=found.stored,
-        applied_at=None if last is None else _stamp(last.applied_at),
-        verified_at=None if last is None or last.verified_at is None else _stamp(last.verified_at),
+        applied_at=None if last is None else stamp(last.applied_at),
+        verified_at=None if last is None or last.verified_at is None else stamp(last.verified_at),
         state=state,
         reason=reason,
     )
 
 
-def _unreadable(target: str, error: SafelatchError) -> AuditRow:
+def _state(
+    model: Identified, report: CheckReport, found: Inspection, last: Application | None
+) -> tuple[State, str]:
+    """Return the state of one model and one artifact, and the reason in words."""
+    try:
+        require_plain_files(model)
+    except SafelatchError as error:
+        return "refused", error.message
+    keeps = found.stored and found.loader_keeps and not _additions(model, report, found)
+    # What is stored may need a config field of its own, which differs for that reason.
+    errors = [e for e in report.errors if not (keeps and e.field in found.explains)]
+    if errors:
+        return "refused", errors[0].message
+    if keeps:
+        return "stored", WORDS["stored"]
+    if last is not None and last.verified_at is not None:
+        strength = "" if last.alpha is None else f" at alpha {last.alpha:g}"
+        return "verified", f"read back on {last.device}{strength}, policy {last.policy}"
+    if found.stored:
+        return "available", (
+            "stored in the bytes, but the stock loader drops it: nothing protects this model"
+        )
+    return "available", WORDS["available"]
+
+
+def _additions(model: Identified, report: CheckReport, found: Inspection) -> list[str]:
+    """Return tensors beside what is stored that the base does not have and that are not zero."""
+    with Checkpoint.open(model.path) as checkpoint:
+        return [
+            name
+            for name in report.lineage.unexpected
+            if name not in found.tensors and any(bytes(checkpoint.view(name)))
+        ]
+
+
+def _unreadable(target: str, error: Exception) -> AuditRow:
     return AuditRow(
         model=target, weights=None, claimed_base=None, base=None, relation=None, evidence_level=0,
         distance=None, artifact=None, kind=None, declared=False, stored=False, applied_at=None,
-        verified_at=None, state="unreadable", reason=error.message.splitlines()[0],
+        verified_at=None, state="unreadable", reason=str(error).splitlines()[0],
     )  # fmt: skip
 
 
 def _declarations(path: Path) -> tuple[bool, str | None]:
-    """Return whether a card or config says "safelatch" or "safetylock", and the claimed base."""
+    """Return whether a card or config declares a kind of artifact, and the claimed base."""
     folder = path if path.is_dir() else path.parent
     with Checkpoint.open(path) as checkpoint:
         config = checkpoint.config
@@ -277,7 +257,8 @@ def _declarations(path: Path) -> tuple[bool, str | None]:
     if (folder / "README.md").is_file():
         card = (folder / "README.md").read_text("utf-8", errors="replace")[:200_000]
     words = (folder.name + card).lower()
-    declared = "safelatch" in config or "safelatch" in words or "safetylock" in words
+    declaring = ("safelatch", *(word for kind in KINDS.values() for word in kind.words))
+    declared = "safelatch" in config or any(word in words for word in declaring)
     claimed = config.get("_name_or_path") or None
     for line in card.splitlines()[:200]:
         key, colon, value = line.partition(":")
@@ -286,12 +267,14 @@ def _declarations(path: Path) -> tuple[bool, str | None]:
     return declared, claimed if isinstance(claimed, str) else None
 
 
-def _holds_weights(folder: Path) -> bool:
-    return folder.is_dir() and (
-        (folder / "model.safetensors").is_file()
-        or (folder / "model.safetensors.index.json").is_file()
+def _is_model(folder: Path) -> bool:
+    """Whether ``folder`` looks like a model, also one that cannot be read: it gets a row."""
+    return folder.is_dir() and any(
+        entry.name == "config.json" or entry.suffix in WEIGHT_FILES
+        for entry in folder.iterdir()
+        if entry.is_file()
     )
 
 
-def _stamp(moment: Any) -> str:
-    return str(moment.strftime("%Y-%m-%dT%H:%M:%SZ"))
+def _iso(moment: Any) -> str | None:
+    return None if moment is None else str(moment.isoformat())

@@ -19,8 +19,9 @@ from registry.kinds import parse_body
 from registry.kinds.safety_lock.apply import output_shifts
 from registry.live.sites import model_geometry
 from registry.settings import Settings
+from registry.workflows.audit import WORDS, audit
 from registry.workflows.identify import identify
-from registry.workflows.scan import WORDS, audit, inspect
+from registry.workflows.inspect import inspect
 
 SITE = "model.layers.0.self_attn.o_proj"
 

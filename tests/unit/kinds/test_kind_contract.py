@@ -1,0 +1,49 @@
+"""A row in the table is a promise: every verb's functions are there, with these parameters."""
+
+from __future__ import annotations
+
+from inspect import getmembers, isfunction, signature
+from typing import get_args
+
+import pytest
+
+from registry.errors import UnsupportedSchemaVersionError, UsageError
+from registry.kinds import KINDS, Verb, kind_of, parse_body
+from registry.kinds.contract import CONTRACT
+
+
+def test_the_contract_speaks_of_the_six_verbs():
+    assert set(CONTRACT) == set(get_args(Verb))
+
+
+@pytest.mark.parametrize("verb", sorted(CONTRACT))
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_kind_offers_every_function_of_a_verb(name, verb):
+    module = KINDS[name].verb(verb)
+    promised = {
+        function: parameters
+        for function, method in getmembers(CONTRACT[verb], isfunction)
+        if not function.startswith("_")
+        and (parameters := [p for p in signature(method).parameters if p != "self"])
+    }
+    assert promised
+    for function, parameters in promised.items():
+        offered = getattr(module, function, None)
+        assert offered is not None, f"{module.__name__} has no {function}"
+        assert list(signature(offered).parameters) == parameters
+
+
+def test_an_unknown_kind_that_was_typed_is_a_usage_error():
+    with pytest.raises(UsageError, match="safety-lock"):
+        kind_of("safety-locks")
+
+
+def test_a_bundle_of_a_kind_of_a_later_release_is_called_unsupported():
+    class Later:
+        class manifest:  # noqa: N801
+            kind = "esi-dream"
+
+    with pytest.raises(
+        UnsupportedSchemaVersionError, match=r"expected a kind out of .*, got 'esi-dream'"
+    ):
+        parse_body(Later)

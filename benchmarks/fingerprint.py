@@ -2,8 +2,8 @@
 
     python benchmarks/fingerprint.py MODEL [--rounds 5]
 
-Prints seconds and ratios of one run, rounds interleaved; the fastest round of each counts, since other
-work on the machine only ever adds. Nothing is asserted.
+Prints seconds and ratios of one run, rounds interleaved; the fastest round of each counts, since
+other work on the machine only ever adds. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from registry.checkpoint.fingerprint import fingerprint
 from registry.checkpoint.reader import Checkpoint
+from registry.checkpoint.texts import tokenizer_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with Checkpoint.open(arguments.model) as checkpoint:
+        folder = checkpoint.folder
         files = sorted({info.path for info in checkpoint.tensors.values()})
     size = sum(path.stat().st_size for path in files)
 
@@ -60,6 +62,7 @@ def main() -> None:
         "read the files (limit)": lambda: read(files),
         "sha256 of the files (hashlib)": lambda: sha256(files),
         "fingerprint: digest, layers, samples, tokenizer": ours,
+        "  of which the tokenizer, whatever the model's size": lambda: tokenizer_digest(folder),
     }
     times = dict.fromkeys(rows, float("inf"))
     for _ in range(arguments.rounds):
@@ -68,9 +71,8 @@ def main() -> None:
     peer = times["sha256 of the files (hashlib)"]
     print(f"{size / 1e6:.0f} MB, {os.cpu_count()} cores, {platform.python_version()}")
     for name, taken in times.items():
-        print(
-            f"{name:50} {taken:7.3f} s  {size / taken / 1e9:6.2f} GB/s  {peer / taken:5.2f} x sha256"
-        )
+        rate, ratio = size / taken / 1e9, peer / taken
+        print(f"{name:50} {taken:6.3f} s {rate:6.2f} GB/s {ratio:5.2f} x sha256")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,8 @@ def _read(path: Path, limit: int) -> bytes | None:
         return None
     except OSError as error:
         raise UnsafeFormatError(
-            f"{path}: expected a readable file, got: {error.strerror}."
+            f"{path}: expected a readable file, got: {error.strerror}.",
+            hint="Download the whole repository again: hf download NS/NAME --local-dir DIR",
         ) from error
 
 

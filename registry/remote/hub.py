@@ -9,9 +9,6 @@ import re
 from pathlib import Path
 
 from registry.errors import HubError
-from registry.reference import is_repo_id
-
-__all__ = ["fetch_model", "is_repo_id"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")

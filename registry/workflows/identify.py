@@ -17,7 +17,8 @@ from registry.checkpoint.fingerprint import fingerprint
 from registry.checkpoint.reader import Checkpoint
 from registry.checkpoint.record import BaseRecord
 from registry.errors import CompatibilityError, EvidenceError
-from registry.remote.hub import fetch_model, is_repo_id
+from registry.reference import is_repo_id
+from registry.remote.hub import fetch_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

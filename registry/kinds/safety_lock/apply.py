@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
 from registry.digest import Digest, digest_bytes
-from registry.errors import CompatibilityError, GeometryError, NonFiniteResultError
+from registry.errors import CompatibilityError, GeometryError, NonFiniteResultError, listed
 from registry.live.attach import attach, detach
 from registry.live.sites import attention_outputs, model_geometry, weight_columns
 
@@ -124,11 +124,11 @@ def require_dose(body: LockBody, shifts: Sequence[Tensor], *, alpha: float) -> N
     for layer, shift, expected in zip(body.layers, shifts, body.shift_norms, strict=True):
         got = float(shift.norm()) / abs(alpha)
         if not expected / DOSE_FACTOR <= got <= expected * DOSE_FACTOR:
-            findings.append(f"\n  layer {layer}: expected {expected:.4g}, got {got:.4g}")
+            findings.append(f"layer {layer}: expected {expected:.4g}, got {got:.4g}")
     if findings:
         raise CompatibilityError(
             "expected the lock to move the attention outputs about as far as in its base, within "
-            f"a factor of {DOSE_FACTOR:g}:{''.join(findings)}",
+            f"a factor of {DOSE_FACTOR:g}:{listed(findings)}",
             hint="The attention outputs of this model were edited; the lock is not for it.",
         )
 

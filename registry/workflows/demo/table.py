@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from registry.measure.evaluate import Evaluation
     from registry.measure.statistics import Rate
@@ -95,12 +97,21 @@ def audit(rows: Sequence[AuditRow]) -> str:
 def epilogue(out: Path, tuned: str) -> str:
     """Return where everything is and what to try next."""
     database = out / "registry.db"
+    safelatch, python = _command("safelatch"), _command("python")
     return (
         f"  registry {database}, models in {out / 'models'}; try:\n"
-        f"    safelatch --db {database} list\n"
-        f"    safelatch --db {database} show demo-lock@1.0\n"
-        f"    safelatch --db {database} audit {out / 'models'}\n"
-        f"    safelatch --db {database} log show\n"
+        f"    {safelatch} --db {database} list\n"
+        f"    {safelatch} --db {database} show demo-lock@1.0\n"
+        f"    {safelatch} --db {database} audit {out / 'models'}\n"
+        f"    {safelatch} --db {database} log show\n"
         f'    python -c "from registry import load_protected; '
         f"print(load_protected('{tuned}', registry='{database}').safelatch)\""
     )
+
+
+def _command(name: str) -> str:
+    """Return how to call ``name`` of this environment from here: by name where that finds it."""
+    ours = Path(sys.executable).with_name(name)
+    if not ours.exists() or shutil.which(name) == str(ours):
+        return name
+    return str(ours.relative_to(Path.cwd()) if ours.is_relative_to(Path.cwd()) else ours)

@@ -104,7 +104,7 @@ def epilogue(out: Path, tuned: str) -> str:
         f"    {safelatch} --db {database} show demo-lock@1.0\n"
         f"    {safelatch} --db {database} audit {out / 'models'}\n"
         f"    {safelatch} --db {database} log show\n"
-        f'    python -c "from registry import load_protected; '
+        f'    {python} -c "from registry import load_protected; '
         f"print(load_protected('{tuned}', registry='{database}').safelatch)\""
     )
 

@@ -129,7 +129,7 @@ def test_metadata_is_an_object_of_text(metadata):
     ],
 )
 def test_a_header_that_is_no_strict_json_is_refused(text):
-    refused(text, 0)
+    assert refused(text, 0)
 
 
 def test_a_tensor_that_is_named_twice_is_refused():

@@ -141,10 +141,13 @@ def _show_tamper(story: Stage, model: Any, applied: Any) -> None:
     module.bias.data.zero_()
     try:
         applied.verify()
-        story.say(f"  {name}.bias was zeroed and verify() did not notice: this is a bug")
     except VerificationError as error:
         finding = error.message.splitlines()[1].strip()
         story.say(f"  zeroed one bias behind its back; verify(): {finding}")
+    else:
+        raise VerificationError(
+            f"{name}.bias: expected verify() to notice that it was zeroed, it did not."
+        )
     module.bias.data.copy_(kept)
     applied.verify()
 
@@ -163,9 +166,10 @@ def _refuse_impostor(story: Stage, registry: Registry, base: Identified) -> str:
         models.save_model(impostor, open_tokenizer(base), folder)
     try:
         load_protected(str(folder), artifacts=[f"{LINE}@{VERSION}"], registry=registry)
-        story.say("  it was loaded: this is a bug")
     except BaseModelMismatchError as error:
         story.say(f"  refused [{error.code}]: {error.message}")
+    else:
+        raise VerificationError(f"expected {folder} to be refused, it was loaded.")
     return str(folder)
 
 

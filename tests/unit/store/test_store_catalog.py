@@ -75,8 +75,11 @@ def test_url_and_settings_together_are_a_mistake(sqlite_settings: Settings) -> N
 
 
 def test_closing_twice_is_fine(registry: Registry) -> None:
+    location = registry.location
     registry.close()
     registry.close()
+    assert registry.location == location
+    assert registry.lines() == []
 
 
 def test_the_public_name_is_the_catalog() -> None:

@@ -323,7 +323,9 @@ def test_a_negated_lock_is_refused_from_the_registry_and_under_warn(
 
 def test_an_uncalibrated_lock_is_refused(world, tmp_path):
     bundle = world.edited(alpha=None, alpha_range=None)
-    refused(world, bundle, tmp_path, ConfirmationRequiredError)
+    error = refused(world, bundle, tmp_path, ConfirmationRequiredError)
+    assert "expected a measured alpha, this lock has none" in error.message
+    assert "safelatch calibrate" in error.hint
 
 
 @pytest.mark.parametrize("changes", [

@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from registry.digest import Digest, digest_bytes, parse_json
-from registry.errors import NotFoundError, SchemaViolationError, UnsafeFormatError, UsageError
+from registry.errors import (
+    HostError,
+    NotFoundError,
+    SchemaViolationError,
+    UnsafeFormatError,
+    UsageError,
+)
 
 Form = Literal["imperative", "question"]
 Split = Literal["make", "calibrate", "report"]
@@ -35,7 +41,10 @@ PACKAGED_VERSION = "1"
 FILE_VERSION = "file"  # the version of a user's own set: its digest is all that identifies it
 FILE_LIMIT = 64 << 20  # bytes
 LINE_LIMIT = 1 << 16  # bytes
-_FORM = "The form is described in registry/measure/prompt_sets/README.md"
+_FORM = (
+    'Write one JSON object a line: {"id", "prompt", "form": "imperative" or "question", "topic", '
+    '"split": "make", "calibrate" or "report"}, and in pairs also {"refusing", "complying"}.'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,7 @@ def read_prompts(path: str | Path) -> PromptSet[Prompt]:
         NotFoundError: there is no such file.
         SchemaViolationError: a line breaks the form, or an id or prompt comes twice; all listed.
         UnsafeFormatError: the file is larger than ``FILE_LIMIT``.
+        HostError: the file cannot be read.
     """
     return _read(path, Prompt)
 
@@ -160,7 +170,8 @@ def read_pairs(path: str | Path) -> PromptSet[Pair]:
 def _packaged_bytes(name: str) -> bytes:
     if name not in PACKAGED:
         raise NotFoundError(
-            f"expected one of the prompt sets {', '.join(PACKAGED)}, got {name[:80]!r}."
+            f"expected one of the prompt sets {', '.join(PACKAGED)}, got {name[:80]!r}.",
+            hint="A file of your own is read with read_prompts(PATH).",
         )
     folder = files("registry.measure") / "prompt_sets"
     return (folder / f"{name}.v{PACKAGED_VERSION}.jsonl").read_bytes()
@@ -173,6 +184,11 @@ def _read(path: str | Path, row_type: type[RowT]) -> PromptSet[RowT]:
             data = file.read(FILE_LIMIT + 1)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise NotFoundError(f"expected JSON lines at {path}, found no file.", hint=_FORM) from None
+    except OSError as error:
+        raise HostError(
+            f"expected a readable file at {path}, got: {error.strerror}.",
+            hint="Allow reading it, or name another file.",
+        ) from error
     if len(data) > FILE_LIMIT:
         raise UnsafeFormatError(
             f"{path}: expected at most {FILE_LIMIT:,} bytes, got more.", hint=_FORM

@@ -87,12 +87,21 @@ class CheckReport:
         require_no_error(self.artifact, self.errors)
 
 
-_ERRORS: dict[str, type[CompatibilityError | EvidenceError]] = {
-    "base-mismatch": BaseModelMismatchError,
-    "evidence-too-low": BaseModelMismatchError,
-    "geometry": GeometryError,
-    "config": GeometryError,
-    "validity": EvidenceError,
+_WHOSE = (
+    "See which base this checkpoint descends from: safelatch lineage MODEL, "
+    "and what is there for it: safelatch list"
+)
+_RESTORE = "Restore the config.json that was published with these weights."
+_ERRORS: dict[str, tuple[type[CompatibilityError | EvidenceError], str]] = {
+    "base-mismatch": (BaseModelMismatchError, _WHOSE),
+    "evidence-too-low": (BaseModelMismatchError, _WHOSE),
+    "geometry": (GeometryError, _RESTORE),
+    "config": (GeometryError, _RESTORE),
+    "validity": (EvidenceError, "Name a version that is valid now: safelatch list"),
+    "stray-parameter": (
+        CompatibilityError,
+        "Load the fine-tune as its own class, without what was added to its layers.",
+    ),
 }
 
 
@@ -101,13 +110,9 @@ def require_no_error(artifact: str, findings: Sequence[Finding]) -> None:
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
         return
-    error_class = _ERRORS.get(errors[0].code, CompatibilityError)
+    error_class, hint = _ERRORS[errors[0].code]
     rest = "".join(f"\n  also: {finding.message}" for finding in errors[1:])
-    raise error_class(
-        f"{artifact}: {errors[0].message}{rest}",
-        hint="See which base this checkpoint descends from: safelatch lineage MODEL, "
-        "and what is there for it: safelatch list",
-    )
+    raise error_class(f"{artifact}: {errors[0].message}{rest}", hint=hint)
 
 
 def check(bundle: Bundle, record: BaseRecord, *, now: datetime | None = None) -> CheckReport:
@@ -176,11 +181,20 @@ def validity_findings(bundle: Bundle, now: datetime) -> list[Finding]:
     findings = []
     if manifest.not_before is not None and stamp < manifest.not_before:
         findings.append(
-            Finding("error", "validity", f"valid from {manifest.not_before}, now is {stamp}.")
+            Finding(
+                "error",
+                "validity",
+                f"expected a time from {manifest.not_before} on, when it becomes valid, "
+                f"got {stamp}.",
+            )
         )
     if manifest.expires is not None and stamp >= manifest.expires:
         findings.append(
-            Finding("error", "validity", f"valid until {manifest.expires}, now is {stamp}.")
+            Finding(
+                "error",
+                "validity",
+                f"expected a time before {manifest.expires}, when it expired, got {stamp}.",
+            )
         )
     return findings
 

@@ -35,6 +35,7 @@ def require_compatible(model: Any, bundle: Bundle) -> None:
         EvidenceError: the artifact is outside its validity, or not what it says.
     """
     manifest = bundle.manifest
+    geometry = model_geometry(model)
     base = BaseRecord.from_tensors(bundle.base_tensors())
     require_own_base(bundle, base)
     distance, bound = live_distance(model, base), manifest.compatibility.max_distance
@@ -59,6 +60,6 @@ def require_compatible(model: Any, bundle: Bundle) -> None:
             )
         )
     else:
-        live = computation_fields(model.config.to_dict(), model_geometry(model))
+        live = computation_fields(model.config.to_dict(), geometry)
         findings += config_findings(differing_fields(base.config, live))
     require_no_error(manifest.label, findings)

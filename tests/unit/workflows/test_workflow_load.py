@@ -333,7 +333,9 @@ def test_an_uncalibrated_lock_is_refused(world, tmp_path):
 ], ids=["not yet valid", "expired"])  # fmt: skip
 def test_a_lock_outside_its_validity_is_refused(world, tmp_path, changes):
     bundle = world.bundle.with_manifest(replace(world.bundle.manifest, **changes))
-    assert "valid" in refused(world, bundle, tmp_path, EvidenceError).message
+    error = refused(world, bundle, tmp_path, EvidenceError)
+    assert "expected a time" in error.message
+    assert error.hint == "Name a version that is valid now: safelatch list"
 
 
 def test_a_revoked_lock_is_refused_by_digest_too(world, registry):

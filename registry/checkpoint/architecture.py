@@ -1,87 +1,22 @@
 """Which tensor is what: the table of sites, one row per model family.
 
 Owns the names of a family's modules and the config fields that change its computation. Refuses
-families without a row. Families are rows, not classes: adding one is a row here and one tiny-model
-test.
+families without a row. Families are rows, not classes: adding one is a row here and one tiny model
+in the tests. Defaults are those of the family's config class in transformers.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from registry.checkpoint.sites import Regrouped, Sites, Windows
 from registry.errors import UnsupportedArchitectureError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-
-@dataclass(frozen=True, slots=True)
-class Sites:
-    """The sites of one model family.
-
-    Attributes:
-        family: ``model_type`` of the config.
-        layer: Name of decoder layer ``{layer}``, 0-based.
-        attn_out: Output projection of attention, under the layer.
-        query: Query projection, under the layer.
-        key: Key projection, under the layer.
-        value: Value projection, under the layer.
-        embedding: Tensor of the input embedding.
-        head: Tensor of the output head; absent from the file when tied.
-        o_proj_has_bias: Config field that switches a bias of ``attn_out`` on in transformers, or
-            ``None`` where the class never has one.
-        transposed: Whether weights are stored [in_features, out_features] (Conv1D).
-        recomputed: Endings of tensor names that old files store and every loader recomputes.
-        defaults: Config fields that change the computation, with their value when absent.
-            ``sliding_window`` among them says that the family has windows.
-    """
-
-    family: str
-    layer: str
-    attn_out: str
-    query: str
-    key: str
-    value: str
-    embedding: str
-    head: str
-    o_proj_has_bias: str | None
-    transposed: bool
-    recomputed: tuple[str, ...]
-    defaults: Mapping[str, Any]
-
-    def layer_prefix(self, layer: int) -> str:
-        """Return the module name of decoder layer ``layer``."""
-        return self.layer.format(layer=layer)
-
-    def attn_out_module(self, layer: int) -> str:
-        """Return the module name of the attention output projection of ``layer``."""
-        return f"{self.layer_prefix(layer)}.{self.attn_out}"
-
-    def attn_out_weight(self, layer: int) -> str:
-        """Return the tensor name of the output projection's weight of ``layer``."""
-        return f"{self.attn_out_module(layer)}.weight"
-
-    def attn_out_bias(self, layer: int) -> str:
-        """Return the tensor name of the output projection's bias of ``layer``."""
-        return f"{self.attn_out_module(layer)}.bias"
-
-    def layer_of(self, tensor_name: str) -> int | None:
-        """Return the 0-based decoder layer of a tensor or module, ``None`` outside the layers."""
-        before, after = self.layer.split("{layer}")
-        match = re.match(rf"{re.escape(before)}(0|[1-9]\d{{0,4}}){re.escape(after)}\.", tensor_name)
-        return None if match is None else int(match[1])
-
-    def in_features(self, shape: tuple[int, ...]) -> int:
-        """Return the input width of a weight of this ``shape``."""
-        return shape[0 if self.transposed else 1]
-
-    def out_features(self, shape: tuple[int, ...]) -> int:
-        """Return the output width of a weight of this ``shape``."""
-        return shape[1 if self.transposed else 0]
-
+__all__ = ["SITES", "Sites", "model_names", "sites_for"]
 
 _LLAMA_LIKE: dict[str, Any] = {
     "layer": "model.layers.{layer}",
@@ -94,48 +29,211 @@ _LLAMA_LIKE: dict[str, Any] = {
     "transposed": False,
     "recomputed": (".self_attn.rotary_emb.inv_freq",),
 }
+_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+_QWEN_WINDOWS = Windows(per_layer=True, switch="use_sliding_window", first="max_window_layers")
+_QWEN_DEFAULTS: dict[str, Any] = {
+    "hidden_act": "silu",
+    "intermediate_size": 22016,
+    "max_position_embeddings": 32_768,
+    "max_window_layers": 28,
+    "num_key_value_heads": 32,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0,
+    "sliding_window": 4096,
+    "tie_word_embeddings": False,
+    "use_sliding_window": False,
+    "vocab_size": 151_936,
+}
+_GEMMA_DEFAULTS: dict[str, Any] = {
+    "attention_bias": False,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "intermediate_size": 9216,
+    "num_key_value_heads": 4,
+    "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+    "use_bidirectional_attention": False,
+}
 
 _ROWS = (
     Sites(
         family="llama",
         o_proj_has_bias="attention_bias",
-        defaults=MappingProxyType(
-            {
-                "attention_bias": False,
-                "hidden_act": "silu",
-                "intermediate_size": 11008,
-                "max_position_embeddings": 2048,
-                "mlp_bias": False,
-                "rms_norm_eps": 1e-6,
-                "rope_theta": 10_000.0,
-                "tie_word_embeddings": False,
-                "vocab_size": 32_000,
-            }
+        defaults={
+            "attention_bias": False,
+            "head_dim": None,
+            "hidden_act": "silu",
+            "intermediate_size": 11008,
+            "max_position_embeddings": 2048,
+            "mlp_bias": False,
+            "num_key_value_heads": None,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10_000.0,
+            "tie_word_embeddings": False,
+            "vocab_size": 32_000,
+        },
+        **_LLAMA_LIKE,
+    ),
+    Sites(
+        family="mistral",
+        o_proj_has_bias=False,
+        defaults={
+            "head_dim": None,
+            "hidden_act": "silu",
+            "intermediate_size": 14336,
+            "max_position_embeddings": 131_072,
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10_000.0,
+            "sliding_window": 4096,
+            "tie_word_embeddings": False,
+            "vocab_size": 32_000,
+        },
+        windows=Windows(),
+        **_LLAMA_LIKE,
+    ),
+    Sites(
+        family="mixtral",
+        o_proj_has_bias=False,
+        defaults={
+            "head_dim": None,
+            "hidden_act": "silu",
+            "intermediate_size": 14336,
+            "max_position_embeddings": 131_072,
+            "num_experts_per_tok": 2,
+            "num_key_value_heads": 8,
+            "num_local_experts": 8,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1_000_000.0,
+            "sliding_window": None,
+            "tie_word_embeddings": False,
+            "vocab_size": 32_000,
+        },
+        windows=Windows(),
+        aliases=(("num_experts", "num_local_experts"),),
+        regrouped=(
+            Regrouped("block_sparse_moe.gate.weight", "mlp.gate.weight"),
+            Regrouped(
+                "block_sparse_moe.experts.{index}.w1.weight",
+                "mlp.experts.gate_up_proj",
+                part=0,
+                parts=2,
+            ),
+            Regrouped(
+                "block_sparse_moe.experts.{index}.w3.weight",
+                "mlp.experts.gate_up_proj",
+                part=1,
+                parts=2,
+            ),
+            Regrouped("block_sparse_moe.experts.{index}.w2.weight", "mlp.experts.down_proj"),
         ),
         **_LLAMA_LIKE,
     ),
     Sites(
         family="qwen2",
-        o_proj_has_bias=None,
-        defaults=MappingProxyType(
-            {
-                "hidden_act": "silu",
-                "intermediate_size": 22016,
-                "max_position_embeddings": 32_768,
-                "max_window_layers": 28,
-                "rms_norm_eps": 1e-6,
-                "rope_theta": 10_000.0,
-                "sliding_window": 4096,
-                "tie_word_embeddings": False,
-                "use_sliding_window": False,
-                "vocab_size": 151_936,
-            }
-        ),
+        o_proj_has_bias=False,
+        defaults=_QWEN_DEFAULTS,
+        windows=_QWEN_WINDOWS,
         **_LLAMA_LIKE,
+    ),
+    Sites(
+        family="qwen3",
+        o_proj_has_bias="attention_bias",
+        defaults=_QWEN_DEFAULTS | {"attention_bias": False, "head_dim": 128},
+        windows=_QWEN_WINDOWS,
+        head_norms=_HEAD_NORMS,
+        **_LLAMA_LIKE,
+    ),
+    Sites(
+        family="gemma2",
+        o_proj_has_bias="attention_bias",
+        defaults=_GEMMA_DEFAULTS
+        | {
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+            "max_position_embeddings": 8192,
+            "rope_theta": 10_000.0,
+            "vocab_size": 256_000,
+        },
+        windows=Windows(per_layer=True, full_every=2),
+        **_LLAMA_LIKE,
+    ),
+    Sites(
+        family="gemma3_text",
+        o_proj_has_bias="attention_bias",
+        defaults=_GEMMA_DEFAULTS
+        | {
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "max_position_embeddings": 131_072,
+            "rope_local_base_freq": 10_000.0,
+            "rope_theta": 1_000_000.0,
+            "sliding_window_pattern": 6,
+            "vocab_size": 262_208,
+        },
+        windows=Windows(per_layer=True, full_every="sliding_window_pattern"),
+        head_norms=_HEAD_NORMS,
+        **_LLAMA_LIKE,
+    ),
+    Sites(
+        family="phi3",
+        o_proj_has_bias=False,
+        defaults={
+            "hidden_act": "silu",
+            "intermediate_size": 8192,
+            "max_position_embeddings": 4096,
+            "num_key_value_heads": None,
+            "original_max_position_embeddings": 4096,
+            "partial_rotary_factor": 1.0,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10_000.0,
+            "sliding_window": None,
+            "tie_word_embeddings": False,
+            "vocab_size": 32_064,
+        },
+        windows=Windows(),
+        rope_types=(("su", "longrope"), ("yarn", "longrope")),
+        **_LLAMA_LIKE | dict.fromkeys(("query", "key", "value"), "self_attn.qkv_proj"),
+    ),
+    Sites(
+        family="gpt2",
+        layer="transformer.h.{layer}",
+        attn_out="attn.c_proj",
+        query="attn.c_attn",
+        key="attn.c_attn",
+        value="attn.c_attn",
+        embedding="transformer.wte.weight",
+        head="lm_head.weight",
+        o_proj_has_bias=True,
+        transposed=True,
+        recomputed=(".attn.bias", ".attn.masked_bias"),
+        defaults={
+            "activation_function": "gelu_new",
+            "add_cross_attention": False,
+            "layer_norm_epsilon": 1e-5,
+            "max_position_embeddings": 1024,
+            "n_inner": None,
+            "reorder_and_upcast_attn": False,
+            "scale_attn_by_inverse_layer_idx": False,
+            "scale_attn_weights": True,
+            "tie_word_embeddings": True,
+            "vocab_size": 50_257,
+        },
+        aliases=(
+            ("n_embd", "hidden_size"),
+            ("n_head", "num_attention_heads"),
+            ("n_layer", "num_hidden_layers"),
+            ("n_positions", "max_position_embeddings"),
+        ),
+        bare_prefix="transformer.",
     ),
 )
 SITES: Mapping[str, Sites] = MappingProxyType({row.family: row for row in _ROWS})
 """The table, by ``model_type``."""
+_TEXT_MODELS = {"gemma3": "gemma3_text"}
+"""Families of text and images, with the row of their text model."""
 
 
 def sites_for(model_type: str | None) -> Sites:
@@ -147,8 +245,21 @@ def sites_for(model_type: str | None) -> Sites:
     row = SITES.get(model_type) if isinstance(model_type, str) else None
     if row is None:
         got = "no model_type" if model_type is None else f"model_type {str(model_type)[:80]!r}"
+        hint = "To support a family, add a row in registry/checkpoint/architecture.py."
+        text = _TEXT_MODELS.get(model_type) if isinstance(model_type, str) else None
+        if text is not None:
+            hint = f"Only text models are supported: save its text model by itself, as {text}."
         raise UnsupportedArchitectureError(
-            f"expected one of {', '.join(sorted(SITES))}, got {got}.",
-            hint="To support a family, add a row in registry/checkpoint/architecture.py.",
+            f"expected one of {', '.join(sorted(SITES))}, got {got}.", hint=hint
         )
     return row
+
+
+def model_names(stored: Iterable[str], model_type: Any) -> dict[str, str]:
+    """Return ``Sites.model_names`` of a family's row; without a row, names are as they are stored.
+
+    Raises:
+        UnsafeFormatError: two stored names are one name in the model.
+    """
+    row = SITES.get(model_type) if isinstance(model_type, str) else None
+    return {name: name for name in sorted(stored)} if row is None else row.model_names(stored)

@@ -2,13 +2,16 @@
 
 Rules:
 
-- Defaults that a file leaves out are filled in from the row of sites, widths from the geometry.
-- The two spellings of rotary embeddings are one: ``rope_theta`` and ``rope_scaling`` (written by
-  transformers 4) become ``rope_parameters`` (transformers 5), with that release's precedence.
-- A window that no layer uses is no window.
+- Which fields count is the row of sites: every default it names is one, under the name it has
+  there. Defaults that a file leaves out are filled in, widths come from the geometry.
+- The two spellings of rotary embeddings are one: ``rope_theta``, ``rope_local_base_freq`` and
+  ``rope_scaling`` (written by transformers 4) become ``rope_parameters`` (transformers 5), with
+  that release's precedence.
+- A window that no layer uses is no window. An inner width that is left out is four times the
+  hidden one.
 - Names, dtypes, token ids, dropout, caches and initialisation change no forward pass and are left
   out. ``quantization_config`` is kept as it is.
-- ``rms_norm_eps`` is used in float32: two decimal spellings of one float32 are one value.
+- The epsilon of a norm is used in float32: two decimal spellings of one float32 are one value.
 """
 
 from __future__ import annotations
@@ -26,9 +29,20 @@ if TYPE_CHECKING:
 
     from registry.checkpoint.architecture import Sites
     from registry.checkpoint.geometry import Geometry
+    from registry.checkpoint.sites import Windows
 
 _EXTENDED_ROPE = ("llama3", "yarn", "longrope")  # these read the length before the extension
 _FLOAT32_DIGITS = range(1, 10)  # nine significant digits name every float32
+_LENGTHS = frozenset({"max_position_embeddings", "original_max_position_embeddings"})
+_FLOAT32_FIELDS = ("layer_norm_epsilon", "rms_norm_eps")
+_NULL_SAYS_NONE = ("attn_logit_softcapping", "final_logit_softcapping", "sliding_window")
+"""Fields whose ``null`` switches something off; that of all others is the default."""
+_BY_RULE = _LENGTHS | {
+    "head_dim", "max_window_layers", "num_key_value_heads", "partial_rotary_factor",
+    "rope_local_base_freq", "rope_theta", "sliding_window", "sliding_window_pattern",
+    "use_sliding_window",
+}  # fmt: skip
+"""Defaults that a rule turns into something else; the others are copied."""
 
 
 def computation_fields(config: Mapping[str, Any], geometry: Geometry) -> dict[str, Any]:
@@ -41,9 +55,11 @@ def computation_fields(config: Mapping[str, Any], geometry: Geometry) -> dict[st
     Raises:
         UnsupportedArchitectureError: there is no row for the family.
         UnsafeFormatError: ``rope_parameters`` or ``layer_types`` has another type than transformers
-            writes, or a value has no JSON form that every reader understands alike.
+            writes, one field has two values, or a value has no JSON form that every reader
+            understands alike.
     """
     sites = sites_for(config.get("model_type"))
+    config = sites.with_one_name(config)
     fields: dict[str, Any] = {
         "head_dim": geometry.head_dim,
         "hidden_size": geometry.hidden_size,
@@ -53,17 +69,19 @@ def computation_fields(config: Mapping[str, Any], geometry: Geometry) -> dict[st
         "num_key_value_heads": geometry.kv_heads,
         "quantization_config": config.get("quantization_config"),
     }
-    for name in ("attention_bias", "hidden_act", "intermediate_size", "mlp_bias", "vocab_size"):
-        if name in sites.defaults:
+    for name in sites.defaults.keys() - _BY_RULE:
+        fields[name] = _stated(config, sites, name)
+    for name in fields.keys() & set(_FLOAT32_FIELDS):
+        fields[name] = _shortest_float32(fields[name])
+    if "n_inner" in fields and fields["n_inner"] is None:
+        fields["n_inner"] = 4 * geometry.hidden_size
+    if "rope_theta" in sites.defaults:
+        fields["rope_parameters"] = _rope_parameters(config, sites)
+    if not _is_default_rope(fields.get("rope_parameters")):
+        for name in _LENGTHS & sites.defaults.keys():
             fields[name] = _stated(config, sites, name)
-    fields["tie_word_embeddings"] = _stated(config, sites, "tie_word_embeddings")
-    fields["rms_norm_eps"] = _shortest_float32(_stated(config, sites, "rms_norm_eps"))
-    rope = _rope_parameters(config, sites)
-    fields["rope_parameters"] = rope
-    if rope["rope_type"] != "default":
-        fields["max_position_embeddings"] = _stated(config, sites, "max_position_embeddings")
-    if "sliding_window" in sites.defaults:
-        fields |= _windows(config, sites, geometry.layers)
+    if sites.windows is not None:
+        fields |= _windows(config, sites, sites.windows, geometry.layers)
     fields |= _unusual(config, fields)
     _canonical(fields)
     return dict(sorted(fields.items()))
@@ -96,7 +114,9 @@ def _canonical(value: Any) -> bytes:
 
 def _stated(config: Mapping[str, Any], sites: Sites, name: str) -> Any:
     value = config.get(name)
-    return sites.defaults[name] if value is None else value
+    if value is None and not (name in config and name in _NULL_SAYS_NONE):
+        return sites.defaults[name]
+    return value
 
 
 def _shortest_float32(value: Any) -> Any:
@@ -107,25 +127,56 @@ def _shortest_float32(value: Any) -> Any:
     return next(item for item in candidates if struct.pack("<f", item) == bits)
 
 
+def _is_default_rope(rope: Mapping[str, Any] | None) -> bool:
+    """Whether positions are rotary, of a type for which no length is read."""
+    if rope is None:
+        return False
+    kinds = [rope] if "rope_type" in rope else rope.values()
+    return all(kind["rope_type"] == "default" for kind in kinds)
+
+
 def _rope_parameters(config: Mapping[str, Any], sites: Sites) -> dict[str, Any]:
-    stated = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    if not isinstance(stated, dict):
-        raise UnsafeFormatError(
-            f"config.json: expected rope_parameters to be an object, got {stated!r:.80}."
-        )
+    """Return the rotary embedding of all layers, or one for each type of layer."""
+    stated, scaling = _member(config, "rope_parameters"), _member(config, "rope_scaling")
+    theta = _stated(config, sites, "rope_theta")
+    if "rope_local_base_freq" not in sites.defaults:
+        return _rope(scaling or stated, theta, config, sites)
+    local = _stated(config, sites, "rope_local_base_freq")
+    full = _member(stated, "full_attention") | scaling
+    return {
+        "full_attention": _rope(full, theta, config, sites),
+        "sliding_attention": _rope(_member(stated, "sliding_attention"), local, config, sites),
+    }
+
+
+def _member(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = config.get(name) or {}
+    if not isinstance(value, dict):
+        raise UnsafeFormatError(f"config.json: expected {name} to be an object, got {value!r:.80}.")
+    return value
+
+
+def _rope(
+    stated: Mapping[str, Any], theta: Any, config: Mapping[str, Any], sites: Sites
+) -> dict[str, Any]:
+    """Return one rotary embedding with what was left out filled in."""
     rope_type = stated.get("rope_type") or stated.get("type") or "default"
-    theta = stated.get("rope_theta")
-    if theta is None:
-        theta = _stated(config, sites, "rope_theta")
+    rope_type = next((name for old, name in sites.rope_types if old == rope_type), rope_type)
+    read = {"partial_rotary_factor"} & sites.defaults.keys()
     if rope_type == "default":  # no other member is read
-        return {"rope_theta": theta, "rope_type": rope_type}
+        stated = {name: stated[name] for name in (read | {"rope_theta"}) & stated.keys()}
     rope = {name: value for name, value in stated.items() if name != "type" and value is not None}
-    rope |= {"rope_theta": theta, "rope_type": rope_type}
+    rope["rope_type"] = rope_type
+    rope.setdefault("rope_theta", theta)
+    for name in read:
+        rope.setdefault(name, _stated(config, sites, name))
     partial = config.get("partial_rotary_factor")
-    if partial is not None:
+    if rope_type != "default" and partial is not None:
         rope.setdefault("partial_rotary_factor", partial)
     if rope_type in _EXTENDED_ROPE:
         before = config.get("original_max_position_embeddings")
+        if before is None:
+            before = sites.defaults.get("original_max_position_embeddings")
         if before is not None:
             rope["original_max_position_embeddings"] = before
         else:
@@ -135,38 +186,39 @@ def _rope_parameters(config: Mapping[str, Any], sites: Sites) -> dict[str, Any]:
 
 
 def _unusual(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attention switches that any class obeys, where they are on; most families have none.
+    """Return switches that any class may obey, where they are on; most families have none.
 
-    A causal mask that is off, a window, or chunks change the computation of a class whose own
-    config never names them.
+    A causal mask that is off, a window, chunks, or another config for one layer change the
+    computation of a class whose own config never names them.
     """
     found: dict[str, Any] = {}
     if config.get("is_causal") is False:
         found["is_causal"] = False
-    if config.get("attention_chunk_size") is not None:
-        found["attention_chunk_size"] = config["attention_chunk_size"]
-    if "sliding_window" not in fields:
-        if config.get("sliding_window") is not None:
-            found["sliding_window"] = config["sliding_window"]
+    for name in ("attention_chunk_size", "per_layer_config"):
+        if config.get(name) is not None:
+            found[name] = config[name]
+    if "sliding_window" not in fields and config.get("sliding_window") is not None:
+        found["sliding_window"] = config["sliding_window"]
+    if "layer_types" not in fields:
         types = config.get("layer_types")
-        if types is not None and set(map(str, types)) != {"full_attention"}:
+        plain = isinstance(types, list) and all(item == "full_attention" for item in types)
+        if types is not None and not plain:
             found["layer_types"] = types
     return found
 
 
-def _windows(config: Mapping[str, Any], sites: Sites, layers: int) -> dict[str, Any]:
-    is_on = bool(_stated(config, sites, "use_sliding_window"))
-    window = config.get("sliding_window", sites.defaults["sliding_window"]) if is_on else None
+def _windows(
+    config: Mapping[str, Any], sites: Sites, windows: Windows, layers: int
+) -> dict[str, Any]:
+    is_on = windows.switch is None or bool(_stated(config, sites, windows.switch))
+    window = _stated(config, sites, "sliding_window") if is_on else None
+    if not windows.per_layer:
+        return {"sliding_window": window}
     types = config.get("layer_types")
     if types is None:
-        first = _stated(config, sites, "max_window_layers")
-        if type(first) is not int:
-            raise UnsafeFormatError(
-                f"config.json: expected max_window_layers to be an integer, got {first!r:.80}."
-            )
         types = [
-            "sliding_attention" if window is not None and layer >= first else "full_attention"
-            for layer in range(layers)
+            "sliding_attention" if window is not None and is_windowed else "full_attention"
+            for is_windowed in _windowed(config, sites, windows, layers)
         ]
     if not isinstance(types, list) or not all(isinstance(item, str) for item in types):
         raise UnsafeFormatError(
@@ -174,4 +226,23 @@ def _windows(config: Mapping[str, Any], sites: Sites, layers: int) -> dict[str, 
         )
     if all(item == "full_attention" for item in types):
         is_on, window, types = False, None, None
-    return {"layer_types": types, "sliding_window": window, "use_sliding_window": is_on}
+    switch = {} if windows.switch is None else {windows.switch: is_on}
+    return {"layer_types": types, "sliding_window": window, **switch}
+
+
+def _windowed(config: Mapping[str, Any], sites: Sites, windows: Windows, layers: int) -> list[bool]:
+    """Return whether each layer has a window where the config does not say it layer by layer."""
+    first = 0 if windows.first is None else _integer(config, sites, windows.first)
+    every = windows.full_every
+    if isinstance(every, str):
+        every = _integer(config, sites, every)
+    return [layer >= first and not (every and (layer + 1) % every == 0) for layer in range(layers)]
+
+
+def _integer(config: Mapping[str, Any], sites: Sites, name: str) -> int:
+    value = _stated(config, sites, name)
+    if type(value) is not int:
+        raise UnsafeFormatError(
+            f"config.json: expected {name} to be an integer, got {value!r:.80}."
+        )
+    return value

@@ -2,6 +2,9 @@
 
 - The head count comes from the config, the width of a head from the output projection:
   ``head_dim = o_proj.in_features / heads``, in every layer. Never ``hidden_size / heads``.
+- Shapes need not show a wrong head count: where queries, keys and values have as many heads and no
+  norm is over one head, any count that divides the width fits (GPT-2). The geometry is therefore
+  compared with the base's before anything is applied.
 - Every conflict is reported with both values, not the first: each check appends its line and
   returns what the rest needs.
 """
@@ -79,16 +82,18 @@ def read_geometry(shapes: Shapes, config: Mapping[str, Any]) -> Geometry:
 
     Raises:
         UnsupportedArchitectureError: there is no row for ``model_type``.
+        UnsafeFormatError: the config holds two values of one field.
         GeometryError: they disagree; every conflict is listed with both values.
     """
     sites = sites_for(config.get("model_type"))
+    config = {**sites.defaults, **sites.with_one_name(config)}
     conflicts: list[str] = []
-    heads = _read_count(config, "num_attention_heads", conflicts)
-    layers = _read_count(config, "num_hidden_layers", conflicts)
-    hidden_size = _read_count(config, "hidden_size", conflicts)
+    heads = _read_count(config, sites, "num_attention_heads", conflicts)
+    layers = _read_count(config, sites, "num_hidden_layers", conflicts)
+    hidden_size = _read_count(config, sites, "hidden_size", conflicts)
     kv_heads = heads
-    if config.get("num_key_value_heads") is not None:
-        kv_heads = _read_count(config, "num_key_value_heads", conflicts)
+    if "num_key_value_heads" in sites.defaults and config["num_key_value_heads"] is not None:
+        kv_heads = _read_count(config, sites, "num_key_value_heads", conflicts)
     _check_layers(shapes, sites, layers, conflicts)
     if not conflicts:
         head_dim = _read_head_dim(shapes, sites, config, conflicts)
@@ -109,11 +114,13 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
-def _read_count(config: Mapping[str, Any], name: str, conflicts: list[str]) -> int:
+def _read_count(config: Mapping[str, Any], sites: Sites, name: str, conflicts: list[str]) -> int:
     """Return the positive integer at ``name``; 1 and a conflict when it is none."""
     value = config.get(name)
     if type(value) is not int or value <= 0:
-        conflicts.append(f"config {name}: expected a positive integer, got {value!r:.80}")
+        conflicts.append(
+            f"config {sites.spelling(name)}: expected a positive integer, got {value!r:.80}"
+        )
         return 1
     return value
 
@@ -126,7 +133,8 @@ def _check_layers(shapes: Shapes, sites: Sites, expected: int, conflicts: list[s
             f"layers: expected 0 to {len(present) - 1} without a hole, got {present[:_SHOWN]}"
         )
     if len(present) != expected:
-        conflicts.append(f"config num_hidden_layers is {expected}, the tensors make {len(present)}")
+        name = sites.spelling("num_hidden_layers")
+        conflicts.append(f"config {name} is {expected}, the tensors make {len(present)}")
 
 
 def _read_head_dim(
@@ -145,7 +153,7 @@ def _read_head_dim(
         width = sites.in_features(shape)
         if width % heads or not width:
             conflicts.append(
-                f"config num_attention_heads is {heads}, "
+                f"config {sites.spelling('num_attention_heads')} is {heads}, "
                 f"{name} has in_features {width}, not a multiple of it"
             )
             continue
@@ -157,7 +165,8 @@ def _read_head_dim(
     stated = config.get("head_dim")
     if widths and stated is not None and stated != head_dim:
         conflicts.append(
-            f"config head_dim is {stated!r:.80}, o_proj.in_features / heads makes {head_dim}"
+            f"config head_dim is {stated!r:.80}, {sites.attn_out}.in_features {head_dim * heads} / "
+            f"{sites.spelling('num_attention_heads')} {heads} makes {head_dim}"
         )
     return head_dim
 
@@ -165,25 +174,17 @@ def _read_head_dim(
 def _check_projections(
     shapes: Shapes, sites: Sites, geometry: Geometry, conflicts: list[str]
 ) -> None:
-    """Compare q, k, v, o and the embedding with the widths that the geometry gives them."""
-    width, kv_width = geometry.heads * geometry.head_dim, geometry.kv_heads * geometry.head_dim
+    """Compare q, k, v, o, norms and the embedding with the widths that the geometry gives them."""
     hidden = geometry.hidden_size
     if geometry.heads % geometry.kv_heads:
         conflicts.append(
-            f"config num_attention_heads is {geometry.heads}, "
+            f"config {sites.spelling('num_attention_heads')} is {geometry.heads}, "
             f"not a multiple of num_key_value_heads {geometry.kv_heads}"
         )
-    wanted = {  # out_features, in_features
-        sites.query: (width, hidden),
-        sites.key: (kv_width, hidden),
-        sites.value: (kv_width, hidden),
-        sites.attn_out: (hidden, width),
-    }
+    wanted = _wanted_shapes(sites, geometry)
     for layer in range(geometry.layers):
-        for module, (out_features, in_features) in wanted.items():
+        for module, expected in wanted.items():
             name = f"{sites.layer_prefix(layer)}.{module}.weight"
-            linear = (out_features, in_features)
-            expected = linear[::-1] if sites.transposed else linear
             got = shapes.get(name)
             if got != expected:
                 shown = "nothing" if got is None else f"{list(got)}"
@@ -191,4 +192,19 @@ def _check_projections(
     embedding = shapes.get(sites.embedding)
     if embedding is None or len(embedding) != 2 or embedding[1] != hidden:
         shown = "nothing" if embedding is None else f"{list(embedding)}"
-        conflicts.append(f"{sites.embedding}: expected width {hidden} (hidden_size), got {shown}")
+        field = sites.spelling("hidden_size")
+        conflicts.append(f"{sites.embedding}: expected width {hidden} ({field}), got {shown}")
+
+
+def _wanted_shapes(sites: Sites, geometry: Geometry) -> dict[str, tuple[int, ...]]:
+    """Return the shape that the weight of each module of a layer's attention must have."""
+    width, kv_width = geometry.heads * geometry.head_dim, geometry.kv_heads * geometry.head_dim
+    outputs: dict[str, int] = {}
+    for module, size in ((sites.query, width), (sites.key, kv_width), (sites.value, kv_width)):
+        outputs[module] = outputs.get(module, 0) + size  # one module may hold all three
+    linear = {module: (size, geometry.hidden_size) for module, size in outputs.items()}
+    linear[sites.attn_out] = (geometry.hidden_size, width)
+    wanted: dict[str, tuple[int, ...]] = {
+        module: shape[::-1] if sites.transposed else shape for module, shape in linear.items()
+    }
+    return wanted | dict.fromkeys(sites.head_norms, (geometry.head_dim,))

@@ -4,10 +4,15 @@ A record holds up to 1,024 values of every tensor in raw bits. After loading, th
 each live parameter must hold these values, cast as the loader casts: this closes the gap between
 checking files and loading them. For a model that came from elsewhere, the same positions tell how
 far it is from a base.
+
+A loader may put stored tensors together (the experts of a mixture become one parameter). The row of
+sites says where each of them went, and its values are looked for there.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.checkpoint.architecture import sites_for
@@ -16,18 +21,38 @@ from registry.errors import VerificationError, listed
 from registry.live.attach import attached_shifts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from torch import Tensor, nn
 
-    from registry.checkpoint.record import BaseRecord
+    from registry.checkpoint.architecture import Sites
+    from registry.checkpoint.record import BaseRecord, Entry
 
 _SHOWN = 5
 
 
-def require_same_values(model: nn.Module, record: BaseRecord) -> int:
-    """Return how many values were compared, all of them equal.
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What ``require_same_values`` looked at.
 
-    Tensors that every loader recomputes (``Sites.recomputed``) are not looked for.
+    Attributes:
+        tensors: How many tensors of the checkpoint were compared.
+        values: How many of their values, all equal.
+        recomputed: Tensors of the checkpoint that were not looked for, sorted: every loader
+            computes its own (``Sites.recomputed``).
+    """
+
+    tensors: int
+    values: int
+    recomputed: tuple[str, ...]
+
+
+def require_same_values(model: nn.Module, record: BaseRecord) -> Compared:
+    """Return what was compared, all of it equal.
+
+    Every tensor of the checkpoint is compared or named in the result, and every parameter of the
+    model must come from the checkpoint.
 
     Raises:
         VerificationError: a tensor of the checkpoint is not in the model, has another shape, or
@@ -38,24 +63,25 @@ def require_same_values(model: nn.Module, record: BaseRecord) -> int:
     sites = sites_for(record.geometry.family)
     live = dict(model.named_parameters()) | dict(model.named_buffers())
     findings = _made_up(model, record)
-    compared = 0
+    recomputed, values = [], 0
     for entry in record.entries:
         if entry.name.endswith(sites.recomputed):
+            recomputed.append(entry.name)
             continue
-        parameter = live.get(entry.name)
-        if parameter is None:
+        held = _held(live, sites, entry)
+        if held is None:
             findings.append(f"{entry.name}: expected in the model, it has no such tensor")
             continue
-        if tuple(parameter.shape) != tuple(entry.shape):
+        if tuple(held.shape) != tuple(entry.shape):
             findings.append(
-                f"{entry.name}: expected shape {list(entry.shape)}, got {list(parameter.shape)}"
+                f"{entry.name}: expected shape {list(entry.shape)}, got {list(held.shape)}"
             )
             continue
-        expected = _decode(record.samples[entry.name], entry.dtype).to(parameter.dtype)
-        where = torch.from_numpy(positions(entry.name, entry.shape)).to(parameter.device)
-        got = parameter.detach().reshape(-1)[where].cpu()
+        expected = _decode(record.samples[entry.name], entry.dtype).to(held.dtype)
+        where = torch.from_numpy(positions(entry.name, entry.shape)).to(held.device)
+        got = held.reshape(-1)[where].cpu()
         different = int((~_same(expected, got)).sum())
-        compared += len(expected)
+        values += len(expected)
         if different:
             findings.append(
                 f"{entry.name}: {different} of {len(expected)} sampled values differ "
@@ -67,7 +93,19 @@ def require_same_values(model: nn.Module, record: BaseRecord) -> int:
             hint="The files may have changed while loading. Check them again: "
             "safelatch fingerprint MODEL --no-cache",
         )
-    return compared
+    return Compared(len(record.entries) - len(recomputed), values, tuple(recomputed))
+
+
+def _held(live: Mapping[str, Tensor], sites: Sites, entry: Entry) -> Tensor | None:
+    """Return the part of the live model that holds a stored tensor, ``None`` where none does."""
+    place = sites.place_of(entry.name)
+    whole = live.get(place.name)
+    if whole is None or place.index is None:
+        return whole if whole is None else whole.detach()
+    if whole.ndim < 2 or place.index >= whole.shape[0] or whole.shape[1] % place.parts:
+        return None
+    size = whole.shape[1] // place.parts
+    return whole.detach()[place.index, place.part * size : (place.part + 1) * size]
 
 
 def _made_up(model: nn.Module, record: BaseRecord) -> list[str]:
@@ -79,7 +117,11 @@ def _made_up(model: nn.Module, record: BaseRecord) -> list[str]:
 
     sites = sites_for(record.geometry.family)
     live = dict(model.named_parameters())
-    unknown = sorted(live.keys() - {entry.name for entry in record.entries})
+    filled: Counter[str] = Counter()
+    for entry in record.entries:
+        filled[sites.place_of(entry.name).name] += entry.numel
+    known = {entry.name for entry in record.entries}
+    unknown = sorted(name for name in live.keys() - known if filled[name] != live[name].numel())
     if sites.head in unknown and torch.equal(live[sites.head], live[sites.embedding]):
         unknown.remove(sites.head)
     return [f"{name}: expected in the files, the loader made it up" for name in unknown]
@@ -101,16 +143,16 @@ def live_distance(model: nn.Module, base: BaseRecord) -> float:
     live = dict(model.named_parameters())
     change = size = 0.0
     for entry in base.entries:
-        if len(entry.shape) < 2:
+        if len(entry.shape) < 2 or entry.name.endswith(sites.recomputed):
             continue
-        parameter = live.get(entry.name)
-        if parameter is None or tuple(parameter.shape) != tuple(entry.shape):
+        held = _held(live, sites, entry)
+        if held is None or tuple(held.shape) != tuple(entry.shape):
             if sites.layer_of(entry.name) is None:
                 continue
             return math.inf
         ours = _decode(base.samples[entry.name], entry.dtype).double()
-        where = torch.from_numpy(positions(entry.name, entry.shape)).to(parameter.device)
-        theirs = parameter.detach().reshape(-1)[where].cpu().double()
+        where = torch.from_numpy(positions(entry.name, entry.shape)).to(held.device)
+        theirs = held.reshape(-1)[where].cpu().double()
         change += float(((theirs - ours) ** 2).mean()) * entry.numel
         size += float((ours**2).mean()) * entry.numel
     ratio = math.sqrt(change / size) if size else math.inf
@@ -124,6 +166,7 @@ def stray_parameters(model: nn.Module, base: BaseRecord) -> list[str]:
     """
     sites = sites_for(base.geometry.family)
     known = {entry.name for entry in base.entries}
+    known |= {sites.place_of(name).name for name in known}
     return sorted(
         name
         for name, _ in model.named_parameters()

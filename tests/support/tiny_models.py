@@ -1,7 +1,8 @@
 """Tiny seeded checkpoints on disk: two-layer Llama and Qwen2 with grouped heads, under 1 MB.
 
 ``make_tensors`` and ``write_checkpoint`` need numpy alone and take milliseconds;
-``save_with_transformers`` writes the same architecture with the real library.
+``save_with_transformers`` writes the same architecture with the real library. ``FAMILIES`` has a
+tiny config of every family in the table of sites; ``support.families`` makes models of them.
 """
 
 from __future__ import annotations
@@ -76,6 +77,31 @@ def qwen2_config(**changes: Any) -> dict[str, Any]:
     }
     del config["head_dim"]
     return config | changes
+
+
+_SMALL: dict[str, Any] = {
+    "vocab_size": 96, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+    "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+_QWEN: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+_GEMMA: dict[str, Any] = {"query_pre_attn_scalar": 24, "sliding_window": 8}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": _SMALL,
+    "mistral": _SMALL | {"sliding_window": 8},
+    "mixtral": _SMALL | {"sliding_window": 8, "num_local_experts": 3},
+    "qwen2": _SMALL | _QWEN,
+    "qwen3": _SMALL | _QWEN,
+    "gemma2": _SMALL | _GEMMA | {"final_logit_softcapping": 4.0},
+    "gemma3_text": _SMALL | _GEMMA | {"num_hidden_layers": 3, "sliding_window_pattern": 2},
+    "phi3": _SMALL | {"sliding_window": 8, "partial_rotary_factor": 0.5},
+    "gpt2": {
+        "vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128,
+        "bos_token_id": 1, "eos_token_id": 2,
+    },
+}  # fmt: skip
+"""Config fields of a tiny model of every family: grouped heads whose widths do not make up
+``hidden_size``, and windows shorter than a test's prompt, wherever the family allows them."""
 
 
 def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:

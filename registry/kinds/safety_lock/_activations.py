@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import ApplyError, NonFiniteResultError, UsageError
 from registry.live.capture import captured_inputs
 from registry.live.sites import attention_outputs
-from registry.measure.generate import answer_tokens, conversation_text, evaluating
+from registry.measure.generate import (
+    answer_tokens,
+    conversation_text,
+    evaluating,
+    require_known_tokens,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +55,7 @@ def head_rows(
 
     Raises:
         UsageError: no pair has two answers of at least r tokens.
+        CompatibilityError: template or tokenizer do not go with the model.
         NonFiniteResultError: an activation is NaN or infinite.
     """
     import torch
@@ -61,6 +67,7 @@ def head_rows(
             f"in {len(pairs)}.",
             hint="Lower --answer-tokens, or give longer answers.",
         )
+    require_known_tokens(model, [tokens for tokens, _ in sequences])
     modules = attention_outputs(model, geometry)
     shape = (answer_tokens, geometry.layers, geometry.heads, geometry.head_dim)
     rows = torch.empty((len(sequences), *shape), dtype=torch.float32)

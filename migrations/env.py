@@ -45,7 +45,7 @@ def migrate(connection: Connection) -> None:
 def migrate_from_checkout() -> None:
     database = context.get_x_argument(as_dictionary=True).get("db")
     engine = connect(Settings.load(database), create=True)
-    with write(engine) as connection:
+    with write(engine, rebuilds=True) as connection:
         migrate(connection)
 
 

@@ -4,10 +4,12 @@ SAFELATCH_HOME     folder of the default registry    (default: the user's data f
 SAFELATCH_DB       database URL                      (default: sqlite in SAFELATCH_HOME)
 SAFELATCH_BLOBS    folder of the stored bundles      (default: beside the SQLite file)
 SAFELATCH_CACHE    folder of fingerprints seen before (default: the user's cache folder)
+SAFELATCH_RECEIPTS folder of load receipts           (default: the user's state folder)
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from dataclasses import dataclass
@@ -65,6 +67,21 @@ class Settings:
         return Path(path)
 
 
+def receipt_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder of load receipts; asked for only when there is one to write.
+
+    Raises:
+        OSError: none is named, and the user has no home.
+    """
+    env = os.environ if environ is None else environ
+    if env.get("SAFELATCH_RECEIPTS"):
+        return Path(env["SAFELATCH_RECEIPTS"])
+    try:
+        return _state_folder(env) / "receipts"
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, "this user has no home folder", "receipts") from error
+
+
 def _blob_folder(url: str, env: Mapping[str, str]) -> Path:
     if env.get("SAFELATCH_BLOBS"):
         return Path(env["SAFELATCH_BLOBS"])
@@ -72,7 +89,7 @@ def _blob_folder(url: str, env: Mapping[str, str]) -> Path:
     if path != url and path and path != ":memory:":
         return Path(path).with_name("blobs")
     raise UsageError(
-        f"expected a folder for blobs beside the database {url.rpartition('@')[2]}, got none.",
+        f"expected a folder for the blobs of a {url.partition('://')[0]} database, got none.",
         hint="Name one: export SAFELATCH_BLOBS=/path/to/blobs",
     )
 
@@ -91,3 +108,9 @@ def _cache_folder(env: Mapping[str, str]) -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/safelatch"
     return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safelatch"
+
+
+def _state_folder(env: Mapping[str, str]) -> Path:
+    if sys.platform in {"win32", "darwin"}:
+        return _data_folder(env)
+    return Path(env.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "safelatch"

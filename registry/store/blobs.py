@@ -2,20 +2,19 @@
 
 - A file is named by its BLAKE3 digest alone, ``ab/<64 hex>``; no name from a manifest or a row
   ever becomes a path.
-- Writing: a temporary file in the same folder, fsync, mode 0444, rename, fsync of the folder. A
-  reader sees the whole file or none.
+- A file appears whole (``wholefile``) and read-only. It and its name are on the disk before ``put``
+  returns, whoever wrote it.
 - Reading: read once, hash, compare, hand out the bytes that were hashed.
 - The database knows each blob's size; the bytes are put first, the row after them.
 - Putting what is there already repairs a damaged copy and is otherwise free of effect.
+- Each registry that puts files into a folder leaves a note of itself there, so that ``garbage``
+  does not take the files of one for leftovers of another.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import os
-import tempfile
-from contextlib import suppress
-from pathlib import Path
+import errno
 from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select
@@ -23,8 +22,11 @@ from sqlalchemy import insert, select
 from registry.digest import Digest, digest_bytes, parse_digest, require_digest
 from registry.errors import REMAKE, CorruptStoreError, DigestMismatchError, StoreError
 from registry.store.tables import blobs
+from registry.wholefile import sync_folder, write_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy import Connection
 
 _REPAIR = (
@@ -33,11 +35,24 @@ _REPAIR = (
 )
 
 
-class BlobStore:
-    """The files below one folder."""
+NOTE = ".registry-"
+"""How the notes of registries begin; their text is who left them."""
+_READ_ONLY = 0o444
+_MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS)
 
-    def __init__(self, folder: Path) -> None:
+
+class BlobStore:
+    """The files below one folder.
+
+    Attributes:
+        folder: Where they are.
+        user: The registry whose files they are, as ``session.name_beside`` calls it; ``None``
+            leaves no note.
+    """
+
+    def __init__(self, folder: Path, user: str | None = None) -> None:
         self.folder = folder
+        self.user = user
 
     def path(self, digest: str) -> Path:
         """Return where the bytes with this digest are, or would be.
@@ -56,16 +71,38 @@ class BlobStore:
         """
         digest = digest_bytes(data)
         path = self.path(digest)
-        if not _holds(path, digest):
-            try:
-                _write(path, data)
-            except OSError as error:
-                if not _holds(path, digest):  # another process may have put the same bytes
-                    raise StoreError(
-                        f"expected to write {path}, got: {error.strerror}.",
-                        hint="Name a folder that can be written: export SAFELATCH_BLOBS=/path",
-                    ) from error
+        try:
+            self._leave_note()
+            if _holds(path, digest):
+                sync_folder(path.parent)  # who wrote it may have been killed before that
+            else:
+                write_file(path, data, mode=_READ_ONLY)
+        except OSError as error:
+            # What is there already needs no writing, where this process may not write.
+            if error.errno not in _MAY_NOT or not _holds(path, digest):
+                raise StoreError(
+                    f"expected to write {path}, got: {error.strerror}.",
+                    hint="Make room and allow writing there, or name another folder: "
+                    "export SAFELATCH_BLOBS=/path",
+                ) from error
         return digest
+
+    def keep(self, digest: Digest, data: bytes) -> None:
+        """Put ``data`` back if its file has gone; inside the writing transaction that names it.
+
+        ``garbage`` removes files in a writing transaction of its own: what is there now stays.
+        """
+        if not self.path(digest).exists():
+            self.put(data)
+
+    def other_users(self) -> dict[Path, str]:
+        """Return the notes of other registries that have files here, and what they say.
+
+        Raises:
+            OSError: a note cannot be read.
+        """
+        notes = {path: path.read_text("utf-8") for path in sorted(self.folder.glob(f"{NOTE}*"))}
+        return {path: user for path, user in notes.items() if user != self.user}
 
     def get(self, digest: str, *, size: int, what: str) -> bytes:
         """Return the bytes that have this digest.
@@ -96,6 +133,13 @@ class BlobStore:
         require_digest(data, digest, what=f"{what} ({path})", hint=_REPAIR)
         return data
 
+    def _leave_note(self) -> None:
+        if self.user is not None:
+            data = self.user.encode("utf-8", "backslashreplace")
+            note = self.folder / f"{NOTE}{digest_bytes(data).removeprefix('blake3:')[:16]}"
+            if not note.exists():
+                write_file(note, data, mode=_READ_ONLY)
+
 
 def remember(connection: Connection, digest: Digest, size: int) -> None:
     """Add the row of a stored blob unless it is there; the caller has put the bytes."""
@@ -122,31 +166,3 @@ def _holds(path: Path, digest: Digest) -> bool:
     except (OSError, DigestMismatchError):
         return False
     return True
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o444)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there; the rename is journaled
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,8 @@
 """The registry: one object through which everything else reads and writes the catalog.
 
 - Every change and its event are one transaction; what decides a change is read inside it.
-- Bytes are stored before the rows that name them: a crash leaves at most a file nobody names.
+- Bytes are stored before the rows that name them: a crash leaves at most a file nobody names,
+  which ``collect_garbage`` removes.
 - Nothing is migrated by opening; values come out, never rows.
 """
 
@@ -10,12 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.digest import digest_bytes
-from registry.errors import SafelatchError, UsageError
-from registry.settings import Settings
-from registry.store import bases, blobs, events, migrate, publish, session, versions
+from registry.errors import UsageError
+from registry.store import bases, blobs, events, garbage, publish, session, versions
 from registry.store.journal import Journal
+from registry.store.opening import connected, settings_of
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Engine
@@ -25,13 +27,8 @@ if TYPE_CHECKING:
     from registry.checkpoint.geometry import Geometry
     from registry.checkpoint.record import BaseRecord
     from registry.reference import Reference
+    from registry.settings import Settings
     from registry.store.values import Base, Line, State, Version
-
-_EVENT_OF_STATE = {
-    "active": "version.restore",
-    "yanked": "version.yank",
-    "revoked": "version.revoke",
-}
 
 
 class Registry(Journal):
@@ -58,7 +55,7 @@ class Registry(Journal):
             DatabaseOutdatedError: its tables are of another release.
             StoreError: it cannot be reached, or is no registry.
         """
-        return cls(*_connected(_settings(url, settings), create=False))
+        return cls(*connected(settings_of(url, settings), create=False))
 
     @classmethod
     def create(cls, url: str | None = None, *, settings: Settings | None = None) -> Registry:
@@ -71,7 +68,7 @@ class Registry(Journal):
                 on a server, whose tables only ``safelatch db upgrade`` makes.
             StoreError: it cannot be reached or made, or is no registry.
         """
-        return cls(*_connected(_settings(url, settings), create=True))
+        return cls(*connected(settings_of(url, settings), create=True))
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +128,7 @@ class Registry(Journal):
         with session.write(self._engine) as connection:
             base = bases.by_weights(connection, record.weights)
             if base is None:
+                self._blobs.keep(record_digest, record_bytes)
                 blobs.remember(connection, record_digest, len(record_bytes))
                 base = bases.add(connection, name, record, record_digest)
                 detail = {"weights": base.weights, "record": record_digest}
@@ -203,6 +201,8 @@ class Registry(Journal):
             known = publish.conflicts(connection, manifest, base)
             if known is not None:
                 return known, False
+            for path, digest, _ in stored:  # garbage may have been collected since they were put
+                self._blobs.keep(digest, files[path])
             base_id = bases.row_id(connection, base)
             version = publish.add(connection, manifest, base_id, stored)
             detail = {"digest": version.digest, "kind": version.kind, "base": base.weights}
@@ -269,27 +269,9 @@ class Registry(Journal):
         with session.write(self._engine) as connection:
             if publish.set_state(connection, version, state, reason):
                 detail = {"digest": version.digest, "reason": reason}
-                events.log(connection, _EVENT_OF_STATE[state], version.label, detail)
+                events.log(connection, publish.EVENTS[state], version.label, detail)
             return versions.by_digest(connection, version.digest)
 
-
-def _settings(url: str | None, settings: Settings | None) -> Settings:
-    if settings is None:
-        return Settings.load(url)
-    if url is not None:
-        raise TypeError("expected url or settings, got both")
-    return settings
-
-
-def _connected(settings: Settings, *, create: bool) -> tuple[Engine, blobs.BlobStore]:
-    engine = session.connect(settings, create=create)
-    try:
-        if settings.sqlite_path is not None and migrate.current(engine) is None:
-            if not create:
-                raise session.missing(settings.sqlite_path)
-            migrate.upgrade(engine)
-        migrate.require_current(engine)
-    except SafelatchError:
-        engine.dispose()
-        raise
-    return engine, blobs.BlobStore(settings.blobs)
+    def collect_garbage(self, grace: dt.timedelta, *, dry_run: bool = False) -> garbage.Garbage:
+        """Remove files that no row names and that are older than ``grace``; see ``garbage``."""
+        return garbage.collect(self._engine, self._blobs, grace, dry_run=dry_run)

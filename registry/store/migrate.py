@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import String, column, inspect, select, table
 
-from registry.errors import CorruptStoreError, DatabaseOutdatedError, StoreError
+from registry.errors import CorruptStoreError, DatabaseOutdatedError, StoreError, listed
 from registry.resources import bundled_dir
 from registry.store.session import location, read, write
 from registry.store.tables import metadata
@@ -53,16 +53,18 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
 
     Raises:
         DatabaseOutdatedError: the database is newer than this release.
+        CorruptStoreError: it would be left with rows that name missing ones; it is as it was.
         StoreError: there are tables, and they are not a registry's.
     """
     from alembic import command
 
-    with _ALEMBIC, write(engine) as connection:
+    with _ALEMBIC, write(engine, rebuilds=True) as connection:
         before = _revision(connection)
         if before is not None and before > HEAD:
             raise _outdated(before, location(engine))
         if before != HEAD:
             command.upgrade(_config(connection), "head")
+            _require_whole(connection)
         return before, HEAD
 
 
@@ -85,9 +87,28 @@ def check(engine: Engine) -> list[str]:
             for (line,) in connection.exec_driver_sql("PRAGMA integrity_check"):
                 if line != "ok":
                     findings.append(f"file: {line}")
-            for name, row, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
-                findings.append(f"foreign key: {name} row {row} names a missing row of {parent}")
+        findings += _broken_references(connection)
     return findings
+
+
+def _require_whole(connection: Connection) -> None:
+    """Raise unless every row that another one names is there: SQLite did not check meanwhile."""
+    findings = _broken_references(connection)
+    if findings:
+        raise CorruptStoreError(
+            f"{location(connection.engine)}: expected rows that name rows which are there, got "
+            f"{len(findings)} that do not:{listed(findings)}",
+            hint="Nothing was changed. Restore the database from a backup.",
+        )
+
+
+def _broken_references(connection: Connection) -> list[str]:
+    if connection.dialect.name != "sqlite":
+        return []  # a server checks at all times
+    return [
+        f"foreign key: {name} row {row} names a missing row of {parent}"
+        for name, row, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check")
+    ]
 
 
 def _revision(connection: Connection) -> str | None:

@@ -39,6 +39,14 @@ if TYPE_CHECKING:
     from registry.store.values import Base, State, Version
 
 
+EVENTS = {
+    "active": "version.restore",
+    "yanked": "version.yank",
+    "revoked": "version.revoke",
+}
+"""The event of each state that a version is given."""
+
+
 def entries(manifest: Manifest, files: Mapping[str, bytes]) -> list[tuple[str, Digest, int]]:
     """Return name, digest and size of each file; refuse files that are not the manifest's.
 

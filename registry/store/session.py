@@ -4,8 +4,7 @@
   advisory lock on PostgreSQL. What is read inside it is still true when it commits, so deciding
   and inserting never race, and the event chain has one end.
 - ``read`` sees one state of the database and never waits for writers.
-- SQLite: foreign keys on, 30 s of patience, WAL set once at creation, never a file made by
-  opening it. A file that cannot be written is opened with ``mode=ro``.
+- Both wait 30 s for another writer. What is particular to SQLite's file is in ``sqlite_file``.
 - Errors of the driver leave as ``StoreError``; parameters never appear in their text.
 """
 
@@ -13,8 +12,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, create_engine, event, make_url, text
@@ -24,14 +23,13 @@ from sqlalchemy.pool import NullPool
 from registry.errors import (
     DatabaseBusyError,
     MissingDependencyError,
-    RegistryMissingError,
     StoreError,
     UsageError,
 )
+from registry.store import sqlite_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
@@ -41,9 +39,8 @@ PATIENCE_S = 30
 """Longest wait for another writer, seconds."""
 
 _WRITER_KEY = 0x5AFE1A7C  # names our advisory lock among those of the PostgreSQL database
-_LATER = "Try again when the other process is done."
-_BUSY_SQLITE = ("database is locked", "database table is locked", "database schema is locked")
 _BUSY_POSTGRESQL = ("55P03", "40P01", "40001")  # lock timeout, deadlock, serialization
+_FULL_POSTGRESQL = "53100"
 
 
 def connect(settings: Settings, *, create: bool = False) -> Engine:
@@ -55,6 +52,7 @@ def connect(settings: Settings, *, create: bool = False) -> Engine:
 
     Raises:
         RegistryMissingError: the SQLite file is not there and ``create`` is false.
+        StoreError: its folder cannot be entered, or it cannot be made.
         UsageError: the URL is not one of SQLite or PostgreSQL.
         MissingDependencyError: the driver of PostgreSQL is not installed.
     """
@@ -63,17 +61,10 @@ def connect(settings: Settings, *, create: bool = False) -> Engine:
         return _connect_server(settings.db_url)
     path = path.absolute()
     if create:
-        _create_file(path)
-    elif not path.is_file():
-        raise missing(path)
+        sqlite_file.make(path, patience_s=PATIENCE_S)
+    else:
+        sqlite_file.require(path)
     return _connect_file(path)
-
-
-def missing(path: Path) -> RegistryMissingError:
-    """Return the error that says that no registry is at ``path``."""
-    return RegistryMissingError(
-        f"expected a registry at {path}, found none.", hint="Make one: safelatch init"
-    )
 
 
 def location(engine: Engine) -> str:
@@ -81,6 +72,23 @@ def location(engine: Engine) -> str:
     if engine.dialect.name == "sqlite":
         return f"sqlite:///{engine.url.database}"
     return engine.url.set(query={}).render_as_string(hide_password=True)
+
+
+def name_beside(engine: Engine, folder: Path) -> str:
+    """Return how the registry is called in ``folder``, without user and password.
+
+    A SQLite file is named relative to the folder: the two may move together.
+    """
+    url = engine.url
+    if engine.dialect.name != "sqlite":
+        port = url.port or 5432
+        bare = URL.create("postgresql", host=url.host, port=port, database=url.database)
+        return bare.render_as_string()
+    path = os.path.realpath(url.database or "")
+    try:
+        return Path(os.path.relpath(path, os.path.realpath(folder))).as_posix()
+    except ValueError:  # another drive of Windows
+        return Path(path).as_posix()
 
 
 def is_read_only(engine: Engine) -> bool:
@@ -113,8 +121,13 @@ def read(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def write(engine: Engine) -> Iterator[Connection]:
+def write(engine: Engine, *, rebuilds: bool = False) -> Iterator[Connection]:
     """Yield a connection in the registry's one writing transaction; commit at the end.
+
+    Args:
+        engine: The registry.
+        rebuilds: Whether tables that others name may be rebuilt in it: then SQLite does not check
+            foreign keys, and the caller has to, before the end.
 
     Raises:
         DatabaseBusyError: another writer held the database for longer than 30 s.
@@ -123,7 +136,7 @@ def write(engine: Engine) -> Iterator[Connection]:
     require_writable(engine)
     with _translated(engine), engine.connect() as connection:
         connection.execution_options(safelatch_writes=True)
-        with connection.begin():
+        with _foreign_keys(connection, off=rebuilds), connection.begin():
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'"))
                 lock = text("SELECT pg_advisory_xact_lock(:key)")
@@ -131,12 +144,26 @@ def write(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
+@contextmanager
+def _foreign_keys(connection: Connection, *, off: bool) -> Iterator[None]:
+    if not off or connection.dialect.name != "sqlite":
+        yield
+        return
+    raw: Any = connection.connection.dbapi_connection
+    raw.execute("PRAGMA foreign_keys = OFF")  # inside a transaction it would do nothing
+    try:
+        yield
+    finally:
+        if not connection.invalidated:  # an interrupt closes it: nobody will use it again
+            raw.execute("PRAGMA foreign_keys = ON")
+
+
 def _connect_file(path: Path) -> Engine:
-    read_only = not (_is_writable(path) and _is_writable(path.parent))
-    opener = _open_read_only if read_only else _open_writable
+    read_only = not sqlite_file.is_writable(path)
+    opener = sqlite_file.open_read_only if read_only else sqlite_file.open_writable
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
-        creator=lambda: opener(path),
+        creator=lambda: opener(path, patience_s=PATIENCE_S),
         hide_parameters=True,
         execution_options={"safelatch_read_only": read_only},
         poolclass=NullPool if read_only else None,  # how to open it is decided anew each time
@@ -150,74 +177,10 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _is_writable(path: Path) -> bool:
-    return os.access(path, os.W_OK)
-
-
-def _open_writable(path: Path) -> sqlite3.Connection:
-    return _open(path, "mode=rw")
-
-
-def _open_read_only(path: Path) -> sqlite3.Connection:
-    connection = _open(path, "mode=ro")
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.OperationalError:
-        connection.close()
-        # A WAL database wants to make its index file. Where it cannot and nobody has it open for
-        # writing (there would be a -wal file), the main file alone is the whole database.
-        if _is_writable(path.parent) or path.with_name(path.name + "-wal").exists():
-            raise
-        return _open(path, "immutable=1")
-    return connection
-
-
-def _open(path: Path, query: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?{query}",
-        uri=True,
-        timeout=PATIENCE_S,
-        isolation_level=None,  # transactions are begun by ``_begin``, never by the driver
-        check_same_thread=False,  # the pool hands a connection to one thread at a time
-    )
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
-    return connection
-
-
-def _create_file(path: Path) -> None:
-    try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    except OSError as error:
-        raise StoreError(
-            f"expected a place for a registry at {path}, got: {error.strerror}.",
-            hint="Name one that can be written: safelatch --db PATH init",
-        ) from error
-    if not _is_writable(path) or path.stat().st_size:
-        return
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        connection = _open(path, "mode=rw")
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if time.monotonic() > deadline:
-                raise DatabaseBusyError(
-                    f"{path}: {error} for {PATIENCE_S} s.", hint=_LATER
-                ) from error
-            time.sleep(0.02)  # SQLite does not wait by itself for a change of journal
-        else:
-            return
-        finally:
-            connection.close()
-
-
 def _connect_server(db_url: str) -> Engine:
     try:
         url = make_url(db_url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise _unknown_url(db_url) from error
     if url.drivername in {"postgresql", "postgres"}:
         url = url.set(drivername="postgresql+psycopg")
@@ -230,14 +193,14 @@ def _connect_server(db_url: str) -> Engine:
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"expected the package {error.name} for {url.drivername}, found none.",
-            hint="Install it: pip install 'psycopg[binary]'",
+            hint="Install it: pip install 'safelatch[postgres]'",
         ) from error
 
 
 def _unknown_url(db_url: str) -> UsageError:
-    shown = db_url.rpartition("@")[2]  # what stands before may hold a password
+    scheme = db_url.partition("://")[0]  # what stands behind may hold a password
     return UsageError(
-        f"expected sqlite:///FILE or postgresql://HOST/DATABASE, got {shown!r}.",
+        f"expected sqlite:///FILE or postgresql://HOST/DATABASE, got '{scheme}://...'.",
         hint="Name the registry: --db URL, or export SAFELATCH_DB=URL",
     )
 
@@ -246,20 +209,29 @@ def _unknown_url(db_url: str) -> UsageError:
 def _translated(engine: Engine) -> Iterator[None]:
     try:
         yield
-    except DBAPIError as error:
-        where, fact = location(engine), str(error.orig).partition("\n")[0]
-        if _is_busy(error.orig):
+    except (DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        where, fact = location(engine), str(cause).partition("\n")[0]
+        if _is_busy(cause):
             raise DatabaseBusyError(
                 f"{where} was held by another process for longer than {PATIENCE_S} s ({fact}).",
-                hint=_LATER,
+                hint=sqlite_file.LATER,
             ) from error
         raise StoreError(
             f"{where} cannot serve the request: {fact}.",
-            hint="See what is wrong with it: safelatch db check",
+            hint=_remedy(cause) or "See what is wrong with it: safelatch db check",
         ) from error
 
 
 def _is_busy(error: Any) -> bool:
     if isinstance(error, sqlite3.OperationalError):
-        return str(error).startswith(_BUSY_SQLITE)
+        return sqlite_file.is_busy(error)
     return getattr(error, "sqlstate", None) in _BUSY_POSTGRESQL
+
+
+def _remedy(error: Any) -> str | None:
+    if isinstance(error, sqlite3.Error):
+        return sqlite_file.remedy(error)
+    if getattr(error, "sqlstate", None) == _FULL_POSTGRESQL:
+        return "Make room on the disk of the server, then run the same again."
+    return None

@@ -1,19 +1,19 @@
 """Writing down what was seen, found and applied. A registry that cannot be written stays silent.
 
 Those that may stay silent return whether they wrote, so that a caller can say ``recorded: false``
-instead of claiming a record that is not there.
+instead of claiming a record that is not there. What a load writes goes through ``LoadJournal``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import BaseNotFoundError, NotFoundError
+from registry.errors import BaseNotFoundError, NotFoundError, StoreError
 from registry.moment import parse_stamp
 from registry.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from registry.artifact.bundle import Bundle
     from registry.checkpoint.lineage import Lineage
@@ -30,19 +30,94 @@ def writable(registry: Registry | None) -> bool:
     return registry is not None and not registry.is_read_only
 
 
-def event(
-    registry: Registry | None, action: str, model: Identified, detail: dict[str, Any]
-) -> bool:
-    """Append an event about ``model``."""
-    if registry is None or not writable(registry):
-        return False
-    registry.append_event(action, model.record.weights, {"model": model.locator, **detail})
-    return True
+class LoadJournal:
+    """What one load writes into its registry, for as long as that can be written.
+
+    A model that was verified is not thrown away because a record of it could not be made: the first
+    failure ends the writing, so that a busy registry is waited for once, and is kept for the
+    receipt that takes the record's place.
+
+    Attributes:
+        silence: Why nothing (more) is written; ``None`` while everything is.
+        has_failed: Whether a registry that can be written did not take it.
+    """
+
+    def __init__(self, registry: Registry | None, place: str) -> None:
+        self._registry = registry
+        self.silence: str | None = None
+        self.has_failed = False
+        if registry is None:
+            self.silence = f"no registry at {place}"
+        elif registry.is_read_only:
+            self.silence = f"{registry.location} is read-only"
+
+    def event(self, action: str, model: Identified, detail: dict[str, Any]) -> bool:
+        """Append an event about ``model``."""
+        subject, content = model.record.weights, {"model": model.locator, **detail}
+        return self._write(lambda registry: registry.append_event(action, subject, content))
+
+    def refusal(self, model: Identified, error: SafelatchError) -> bool:
+        """Append an event that ``model`` was not loaded, and why."""
+        return self.event("load.refuse", model, {"code": error.code, "reason": error.message})
+
+    def reports(
+        self, model: Identified, bundles: Sequence[Bundle], found: Sequence[CheckReport]
+    ) -> bool:
+        """Write down the compatibility verdicts."""
+        return self._write(lambda registry: reports(registry, model, bundles, found))
+
+    def applications(
+        self,
+        model: Identified,
+        device: str,
+        policy: str,
+        done: Sequence[tuple[Bundle, CheckReport, Applied]],
+    ) -> bool:
+        """Write down what was applied to the live model and when it was read back."""
+
+        def write(registry: Registry) -> None:
+            for bundle, report, applied in done:
+                facts = application(model, device, policy, applied)
+                times = {
+                    name: None if facts[name] is None else parse_stamp(facts[name])
+                    for name in ("applied_at", "verified_at")
+                }
+                registry.record_application(
+                    checkpoint(registry, model, bundle.manifest.base_weights, report.lineage),
+                    known_version(registry, bundle),
+                    **{**facts, **times},
+                )
+                applied.recorded = True
+
+        return self._write(write)
+
+    def _write(self, write: Callable[[Registry], object]) -> bool:
+        if self._registry is None or self.silence is not None:
+            return False
+        try:
+            write(self._registry)
+        except StoreError as error:
+            self.silence, self.has_failed = error.message.rstrip("."), True
+            return False
+        return True
 
 
-def refusal(registry: Registry | None, model: Identified, error: SafelatchError) -> bool:
-    """Append an event that ``model`` was not loaded, and why."""
-    return event(registry, "load.refuse", model, {"code": error.code, "reason": error.message})
+def application(model: Identified, device: str, policy: str, applied: Applied) -> dict[str, Any]:
+    """Return what is kept about an application, in a record as in a receipt."""
+    return {
+        "manifest_digest": applied.digest,
+        "kind": applied.kind,
+        "alpha": applied.alpha,
+        "device": device,
+        "applied_at": applied.applied_at,
+        "verified_at": applied.verified_at,
+        "evidence": {
+            **applied.evidence,
+            "precondition": applied.precondition,
+            "config": model.record.config_digest,
+        },
+        "policy": policy,
+    }
 
 
 def checkpoint(registry: Registry, model: Identified, base: str, lineage: Lineage) -> int:
@@ -71,7 +146,7 @@ def reports(
     bundles: Sequence[Bundle],
     found: Sequence[CheckReport],
 ) -> bool:
-    """Write down the compatibility verdicts of a load."""
+    """Write down compatibility verdicts."""
     if registry is None or not writable(registry):
         return False
     for bundle, report in zip(bundles, found, strict=True):
@@ -99,39 +174,12 @@ def report_on(  # noqa: PLR0917
     registry.record_report(number, kind, verdict, body, version=version)
 
 
-def applications(
-    registry: Registry | None,
-    model: Identified,
-    device: str,
-    policy: str,
-    done: Sequence[tuple[Bundle, CheckReport, Applied]],
-) -> bool:
-    """Write down what was applied to the live model and when it was read back."""
-    if registry is None or not writable(registry):
-        return False
-    for bundle, report, applied in done:
-        registry.record_application(
-            checkpoint(registry, model, bundle.manifest.base_weights, report.lineage),
-            known_version(registry, bundle),
-            manifest_digest=applied.digest,
-            kind=applied.kind,
-            alpha=applied.alpha,
-            device=device,
-            applied_at=parse_stamp(applied.applied_at),
-            verified_at=None if applied.verified_at is None else parse_stamp(applied.verified_at),
-            evidence={
-                **applied.evidence,
-                "precondition": applied.precondition,
-                "config": model.record.config_digest,
-            },
-            policy=policy,
-        )
-        applied.recorded = True
-    return True
-
-
 def known_version(registry: Registry, bundle: Bundle) -> Version | None:
-    """Return the published version this bundle is, or ``None`` when the registry has none."""
+    """Return the published version this bundle is, or ``None`` when the registry has none.
+
+    Raises:
+        EvidenceError: it is revoked there.
+    """
     try:
         return registry.resolve(Reference("digest", location=bundle.manifest.digest))
     except NotFoundError:

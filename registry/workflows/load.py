@@ -5,7 +5,7 @@ is returned:
 
     whose child is it -> which artifacts -> are they what was published -> do they fit
     -> load -> is it what was checked -> do the directions point to refusal here
-    -> apply, all or nothing -> read back -> write it down
+    -> apply, all or nothing -> read back -> write it down: in the registry, or else in a receipt
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from registry.errors import (
 )
 from registry.kinds import kind_of, parse_body
 from registry.settings import Settings
-from registry.workflows import journal
+from registry.workflows import journal, receipts
 from registry.workflows.bases import find_base, require_same_record
 from registry.workflows.check import check
 from registry.workflows.find import bundles_for_base, find_bundle, open_registry
@@ -72,7 +72,8 @@ def load_protected(
         **from_pretrained_kwargs: Passed to ``AutoModelForCausalLM.from_pretrained``.
 
     Returns:
-        The plain model. ``model.safelatch`` says what was applied and when it was read back.
+        The plain model. ``model.safelatch`` says what was applied and when it was read back, and
+        whether a registry has that on record; where none has, ``receipt`` is the file that says it.
 
     Raises:
         NoProtectionError: nothing fits, under ``enforce``; the text says what to do.
@@ -87,20 +88,24 @@ def load_protected(
     require_plain_arguments(from_pretrained_kwargs)
     with ExitStack() as stack:
         opened = _open(stack, registry)
+        written = journal.LoadJournal(opened, _place(registry))
         identified = identify(model, settings=Settings.load(), revision=revision)
         try:
             bundles, base_name = _choose(opened, registry, identified, artifacts)
-            loaded, reports = _protected(opened, identified, bundles, from_pretrained_kwargs)
+            loaded, reports = _protected(
+                opened, written, identified, bundles, from_pretrained_kwargs
+            )
         except NoProtectionError as error:
             if policy == "warn":
-                return _unprotected(opened, identified, error, from_pretrained_kwargs)
-            journal.refusal(opened, identified, error)
+                return _unprotected(written, identified, error, from_pretrained_kwargs)
+            written.refusal(identified, error)
             raise
         except SafelatchError as error:
-            journal.refusal(opened, identified, error)
+            written.refusal(identified, error)
             raise
         done = list(zip(bundles, reports, applied_to(loaded), strict=True))
-        noted = journal.applications(opened, identified, str(loaded.device), policy, done)
+        facts = (identified, str(loaded.device), policy, done)
+        noted = written.applications(*facts)
         loaded.safelatch = Protection(
             applied=applied_to(loaded),
             checkpoint=identified.record.weights,
@@ -108,21 +113,23 @@ def load_protected(
             lineage=reports[0].lineage.to_dict(),
             policy=policy,
             noted=noted,
+            receipt=None if noted else receipts.leave(*facts, journal=written),
         )
         return loaded
 
 
 def _protected(
     opened: Registry | None,
+    written: journal.LoadJournal,
     model: Identified,
     bundles: Sequence[Bundle],
     arguments: dict[str, Any],
 ) -> tuple[Any, list[CheckReport]]:
     """Check the chosen bundles against the files, load the model, and apply them."""
     for bundle in bundles:
-        _require_registered_record(opened, bundle)
+        _require_as_registered(opened, bundle)
     reports = [check(bundle, model.record) for bundle in bundles]
-    journal.reports(opened, model, bundles, reports)
+    written.reports(model, bundles, reports)
     for report in reports:
         report.require()
     loaded = open_model(model, **arguments)
@@ -135,6 +142,10 @@ def _open(stack: ExitStack, registry: Registry | str | None) -> Registry | None:
         return stack.enter_context(open_registry(registry))
     except RegistryMissingError:
         return None  # whether one is needed is for ``_choose`` to say
+
+
+def _place(registry: Registry | str | None) -> str:
+    return Settings.load(registry if isinstance(registry, str) else None).db_url
 
 
 def _choose(
@@ -155,9 +166,8 @@ def _choose(
         except (ArtifactNotFoundError, VersionNotFoundError, RegistryMissingError) as error:
             raise NoProtectionError(error.message, hint=error.hint) from error
     if opened is None:
-        place = registry or Settings.load().db_url
         raise NoProtectionError(
-            f"expected a registry to find protection in, found none at {place}.",
+            f"expected a registry to find protection in, found none at {_place(registry)}.",
             hint="Create one and add the base: safelatch init, then safelatch base add MODEL; "
             "or name a bundle: load_protected(..., artifacts=['file:///path/to/bundle'])",
         )
@@ -184,10 +194,11 @@ def _choose(
     return bundles, descent.base.name
 
 
-def _require_registered_record(opened: Registry | None, bundle: Bundle) -> None:
-    """Check the base record a bundle brings against the registry's own, where it has the base."""
+def _require_as_registered(opened: Registry | None, bundle: Bundle) -> None:
+    """Check that the registry has not revoked a bundle, and the base record that it brings."""
     if opened is None:
         return
+    journal.known_version(opened, bundle)
     for base in opened.bases():
         if base.weights == bundle.manifest.base_weights:
             brought = bundle.manifest.files[BASE].digest
@@ -215,10 +226,13 @@ def _apply_all(loaded: Any, model: Identified, bundles: Sequence[Bundle]) -> Non
 
 
 def _unprotected(
-    opened: Registry | None, model: Identified, error: SafelatchError, arguments: dict[str, Any]
+    written: journal.LoadJournal,
+    model: Identified,
+    error: SafelatchError,
+    arguments: dict[str, Any],
 ) -> PreTrainedModel:
     loaded = open_model(model, **arguments)
-    noted = journal.event(opened, "load.unprotected", model, {"reason": error.message})
+    noted = written.event("load.unprotected", model, {"reason": error.message})
     loaded.safelatch = Protection((), checkpoint=model.record.weights, policy="warn", noted=noted)
     warnings.warn(
         f"{model.locator} is loaded WITHOUT protection (policy='warn'): {error.message}",

@@ -105,6 +105,7 @@ class Protection:
         lineage: Measured lineage, as a document.
         policy: Policy of the load; ``None`` for ``protect``.
         noted: Whether the load itself is in a registry's event log.
+        receipt: File that says what is on the model, where no registry could write it down.
     """
 
     applied: tuple[Applied, ...]
@@ -113,6 +114,7 @@ class Protection:
     lineage: dict[str, Any] | None = None
     policy: str | None = None
     noted: bool = False
+    receipt: str | None = None
 
     @property
     def recorded(self) -> bool:
@@ -134,6 +136,7 @@ class Protection:
             "lineage": self.lineage,
             "policy": self.policy,
             "recorded": self.recorded,
+            "receipt": self.receipt,
         }
 
 
@@ -174,7 +177,11 @@ def protect(
         model, bundle, alpha=alpha, allow_unsafe=allow_unsafe, precondition=found
     )
     if allow_unsafe:
-        _record_unsafe(handle, registry)
+        try:
+            _record_unsafe(handle, registry)
+        except BaseException:  # an unmeasured strength that leaves no event does not stay
+            handle.undo()
+            raise
     return handle
 
 

@@ -1,10 +1,14 @@
-"""A registry per test: SQLite, or the PostgreSQL server in SAFELATCH_TEST_POSTGRESQL."""
+"""A registry per test: SQLite, or the PostgreSQL server in SAFELATCH_TEST_POSTGRESQL.
+
+The variable is a URL without a database: postgresql://USER@HOST:PORT. Each test makes its own there.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,10 +18,32 @@ from registry.store import migrate, session
 from registry.store.catalog import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 SERVER = os.environ.get("SAFELATCH_TEST_POSTGRESQL")
+
+
+@contextmanager
+def _new_settings(folder: Path) -> Iterator[Settings]:
+    if SERVER is None:
+        environ = {"SAFELATCH_CACHE": str(folder)}
+        yield Settings.load(str(folder / "registry.db"), environ=environ)
+        return
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(f"{SERVER}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield Settings(db_url=f"{SERVER}/{name}", blobs=folder / "blobs", cache=folder)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def new_settings() -> Callable[[Path], AbstractContextManager[Settings]]:
+    """Return the way to a database that nothing was made in yet."""
+    return _new_settings
 
 
 @pytest.fixture
@@ -26,17 +52,9 @@ def sqlite_settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, sqlite_settings: Settings) -> Iterator[Settings]:
-    if SERVER is None:
-        yield sqlite_settings
-        return
-    import psycopg
-
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(f"{SERVER}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield Settings(db_url=f"{SERVER}/{name}", blobs=tmp_path / "blobs", cache=tmp_path)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    with _new_settings(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,8 @@ def test_a_reader_never_sees_half_a_file(store: BlobStore, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", look)
     store.put(b"hello")
-    assert seen == [False, True]  # the file is durable before it has its name, the name after
+    # Both new folders and the file are durable before it has its name, the name after.
+    assert seen == [False, False, False, True]
 
 
 def test_a_path_that_cannot_be_a_folder_is_an_error_of_the_store(tmp_path: Path) -> None:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import multiprocessing
 from typing import TYPE_CHECKING
 
 import pytest
-from support import store_workers
 from support.store_builders import publish
 
 from registry.errors import DatabaseOutdatedError, RegistryMissingError
@@ -86,24 +84,3 @@ def test_the_public_name_is_the_catalog() -> None:
     import registry
 
     assert registry.Registry is Registry
-
-
-def test_eight_processes_create_one_registry_and_lose_no_version(settings: Settings) -> None:
-    if settings.sqlite_path is None:
-        engine = session.connect(settings)
-        migrate.upgrade(engine)
-        engine.dispose()
-    processes, each = 8, 10
-    work = [(settings, worker, each) for worker in range(processes)]
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        done = pool.starmap(store_workers.create_and_publish, work, chunksize=1)
-    published = sorted((version for part in done for version in part), key=lambda v: int(v[:-2]))
-    assert published == [f"{number}.0" for number in range(1, processes * each + 1)]
-    with Registry.open(settings=settings) as registry:
-        found = registry.versions("lock")
-        assert [version.version for version in found] == published[::-1]
-        assert len({version.digest for version in found}) == processes * each
-        assert registry.bundle_files(found[0])
-        assert [base.name for base in registry.bases()] == ["base"]
-        assert len(registry.events()) == 1 + processes * each
-        assert registry.verify_events() == []

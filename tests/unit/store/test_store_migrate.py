@@ -2,16 +2,28 @@ from __future__ import annotations
 
 import io
 import logging
+import multiprocessing
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import create_engine, text
+from support import store_workers
+from support.store_migrations import (
+    NEXT,
+    lost,
+    next_release,
+    old_database,
+    released,
+    revisions,
+    rows,
+)
 
 from registry.errors import CorruptStoreError, DatabaseOutdatedError, StoreError
 from registry.resources import bundled_dir
@@ -81,24 +93,56 @@ def test_upgrade_from_nothing_reports_both_revisions_and_repeats(settings: Setti
     engine.dispose()
 
 
-def test_an_outdated_database_is_refused_with_both_revisions_and_the_command(
+def test_an_older_database_is_refused_with_both_revisions_and_the_command(
     registry: Registry, settings: Settings
 ) -> None:
     _set_revision(registry, "0000")
     for opening in (Registry.open, Registry.create):
-        with pytest.raises(DatabaseOutdatedError, match="expected revision 0001, got 0000") as got:
+        with pytest.raises(DatabaseOutdatedError) as got:
             opening(settings=settings)
-        assert "safelatch db upgrade" in str(got.value.hint)
+        assert str(got.value) == (
+            f"{registry.location}: expected revision {migrate.HEAD}, got 0000.\n"
+            "Back it up, then run: safelatch db upgrade"
+        )
 
 
 def test_a_database_of_a_newer_release_is_neither_opened_nor_upgraded(
     registry: Registry, settings: Settings
 ) -> None:
     _set_revision(registry, "0999")
-    with pytest.raises(DatabaseOutdatedError, match="a newer release made"):
-        Registry.open(settings=settings)
-    with pytest.raises(DatabaseOutdatedError, match="got 0999"):
-        migrate.upgrade(registry._engine)
+    for refuse in (
+        lambda: Registry.open(settings=settings),
+        lambda: Registry.create(settings=settings),
+        lambda: migrate.upgrade(registry._engine),
+        lambda: migrate.check(registry._engine),
+    ):
+        with pytest.raises(DatabaseOutdatedError) as got:
+            refuse()
+        assert str(got.value) == (
+            f"{registry.location}: expected revision {migrate.HEAD}, which this release works "
+            "with, got 0999, which a newer release made.\n"
+            "Install that release: pip install --upgrade safelatch"
+        )
+    assert migrate.current(registry._engine) == "0999"
+
+
+def test_an_empty_database_is_refused_with_the_command(settings: Settings) -> None:
+    engine = session.connect(settings, create=True)
+    with pytest.raises(DatabaseOutdatedError) as got:
+        migrate.require_current(engine)
+    assert str(got.value) == (
+        f"{session.location(engine)}: expected revision {migrate.HEAD}, got an empty database.\n"
+        "Make its tables: safelatch db upgrade"
+    )
+    engine.dispose()
+
+
+def test_a_server_without_tables_waits_for_the_command(settings: Settings) -> None:
+    if settings.sqlite_path is not None:
+        pytest.skip("SAFELATCH_TEST_POSTGRESQL names no server")
+    for opening in (Registry.open, Registry.create):
+        with pytest.raises(DatabaseOutdatedError, match="got an empty database"):
+            opening(settings=settings)
 
 
 def test_two_revisions_in_one_database_are_corrupt(registry: Registry) -> None:
@@ -133,6 +177,36 @@ def test_a_failing_upgrade_leaves_an_empty_database(
     assert migrate.current(engine) is None
     monkeypatch.undo()
     assert migrate.upgrade(engine) == (None, migrate.HEAD)
+    engine.dispose()
+
+
+def test_an_upgrade_that_is_killed_leaves_the_old_revision_and_a_second_one_finishes(
+    settings: Settings, tmp_path: Path
+) -> None:
+    engine = old_database(settings, migrate.HEAD)
+    before = rows(engine)
+    engine.dispose()
+    migrations = next_release(tmp_path / "migrations")
+    wait, reached = migrations / "versions" / "wait", migrations / "versions" / "reached"
+    wait.touch()
+    process = multiprocessing.get_context("spawn").Process(
+        target=store_workers.upgrade_to_next, args=(0, settings, migrations)
+    )
+    process.start()
+    try:
+        while not reached.exists():  # a table is rebuilt, the transaction is open
+            assert process.is_alive()
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.join()
+    assert migrate.current(engine) == migrate.HEAD
+    assert rows(engine) == before
+    assert migrate.check(engine) == []
+    wait.unlink()
+    with released(migrations):
+        assert migrate.upgrade(engine) == (revisions()[-1], NEXT)
+    assert lost(before, rows(engine)) == []
     engine.dispose()
 
 

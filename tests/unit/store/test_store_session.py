@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import make_url, text
 from support.store_builders import make_record, publish
+from support.store_permissions import needs_permissions, obeying_permissions
 
 from registry.errors import (
     DatabaseBusyError,
@@ -19,8 +19,11 @@ from registry.errors import (
     UsageError,
 )
 from registry.settings import Settings
-from registry.store import session
+from registry.store import session, sqlite_file
 from registry.store.catalog import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_sqlite_enforces_foreign_keys_waits_and_uses_wal(sqlite_registry: Registry) -> None:
@@ -72,20 +75,21 @@ def test_an_error_inside_a_transaction_leaves_nothing(registry: Registry) -> Non
     assert len(registry.events()) == 1
 
 
-def test_a_database_held_too_long_is_busy(
-    sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch
+def test_a_database_held_too_long_is_busy_for_writers_and_not_for_readers(
+    registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Registry.create(settings=sqlite_settings).close()
     monkeypatch.setattr(session, "PATIENCE_S", 0.05)
-    holder = sqlite3.connect(str(sqlite_settings.sqlite_path), isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    try:
-        with Registry.open(settings=sqlite_settings) as registry:
-            assert registry.events() == []
-            with pytest.raises(DatabaseBusyError, match="database is locked"):
-                registry.append_event("x", "y", {})
-    finally:
-        holder.close()
+    with (
+        session.write(registry._engine),
+        Registry.open(settings=settings) as other,
+    ):
+        assert other.events() == []
+        with pytest.raises(DatabaseBusyError) as caught:
+            other.append_event("x", "y", {})
+    held = f"{registry.location} was held by another process for longer than 0.05 s ("
+    assert caught.value.message.startswith(held)
+    assert caught.value.hint == "Try again when the other process is done."
+    assert registry.append_event("x", "y", {}).sequence == 1
 
 
 def test_opening_a_missing_file_makes_none(sqlite_settings: Settings) -> None:
@@ -115,7 +119,7 @@ def test_a_file_that_is_no_database_is_refused(sqlite_settings: Settings) -> Non
 def read_only(sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     with Registry.create(settings=sqlite_settings) as registry:
         publish(registry, "lock", "1.0.0")
-    monkeypatch.setattr(session, "_is_writable", lambda _: False)
+    monkeypatch.setattr(sqlite_file, "_may_write", lambda _: False)
     return sqlite_settings
 
 
@@ -131,8 +135,7 @@ def test_a_read_only_registry_answers_and_refuses_changes(read_only: Settings) -
             publish(registry, "lock", "2.0.0")
         with pytest.raises(StoreError, match="it is read-only"):
             registry.add_base("other", make_record("other"), b"new record")
-    blobs = [path for path in read_only.blobs.rglob("*") if path.is_file()]
-    assert len(blobs) == 3
+    assert len(list(read_only.blobs.glob("??/*"))) == 3
 
 
 def test_registering_a_known_base_needs_no_writing(read_only: Settings) -> None:
@@ -141,7 +144,7 @@ def test_registering_a_known_base_needs_no_writing(read_only: Settings) -> None:
 
 
 def test_a_read_only_connection_cannot_write_even_by_hand(read_only: Settings) -> None:
-    connection = session._open_read_only(read_only.sqlite_path)
+    connection = sqlite_file.open_read_only(read_only.sqlite_path, patience_s=1)
     try:
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             connection.execute("DELETE FROM events")
@@ -149,45 +152,107 @@ def test_a_read_only_connection_cannot_write_even_by_hand(read_only: Settings) -
         connection.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_read(sqlite_settings: Settings) -> None:
-    Registry.create(settings=sqlite_settings).close()
-    path = sqlite_settings.sqlite_path
-    path.chmod(0o444)
+def locked_away(path: Path, left: tuple[str, ...] = ()) -> None:
+    """Take the right to write to a registry away, with these files of a crashed writer beside it."""
+    writer = sqlite3.connect(path)
+    writer.execute("CREATE TABLE unfinished (x)")
+    writer.commit()
+    copies = {ending: Path(f"{path}{ending}").read_bytes() for ending in left}
+    main = path.read_bytes()
+    writer.close()
+    if left:  # as if the writer had not lived to close it
+        path.write_bytes(main)
+    for ending, data in copies.items():
+        Path(f"{path}{ending}").write_bytes(data)
+    for file in path.parent.iterdir():
+        file.chmod(0o444 if file.is_file() else 0o555)
     path.parent.chmod(0o555)
-    try:
-        with Registry.open(settings=sqlite_settings) as registry:
-            assert registry.is_read_only
-            assert registry.events() == []
-    finally:
-        path.parent.chmod(0o755)
 
 
-def test_where_the_index_cannot_be_made_the_file_alone_is_read(
-    sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def away(sqlite_settings: Settings) -> Iterator[Path]:
+    """The file of a registry in a folder of its own, made writable again at the end."""
+    path = sqlite_settings.sqlite_path.parent / "away" / "registry.db"
+    Registry.create(str(path)).close()
+    yield path
+    path.parent.chmod(0o755)
+
+
+@needs_permissions
+@pytest.mark.parametrize("left", [(), ("-wal", "-shm")], ids=["closed", "with its index"])
+def test_a_folder_that_cannot_be_written_is_read(away: Path, left: tuple[str, ...]) -> None:
+    locked_away(away, left)
+
+    def look() -> tuple[bool, list[Any], int]:
+        with Registry.open(str(away)) as registry, session.read(registry._engine) as connection:
+            count = connection.exec_driver_sql("SELECT count(*) FROM unfinished").scalar_one()
+            return registry.is_read_only, registry.events(), count
+
+    before = sorted(away.parent.iterdir())
+    assert obeying_permissions(look) == (True, [], 0)
+    assert sorted(away.parent.iterdir()) == before
+
+
+@needs_permissions
+def test_a_transaction_to_be_rolled_back_in_a_folder_that_cannot_be_written_is_not_passed_over(
+    away: Path,
 ) -> None:
-    Registry.create(settings=sqlite_settings).close()
-    monkeypatch.setattr(session, "_is_writable", lambda _: False)
-    opened: list[str] = []
+    with sqlite3.connect(away) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    Path(f"{away}-journal").write_bytes(b"\xd9\xd5\x05\xf9 \xa1c\xd7".ljust(512, b"\0"))
+    locked = [away, Path(f"{away}-journal")]
+    for file in locked:
+        file.chmod(0o444)
+    away.parent.chmod(0o555)
+    with pytest.raises(StoreError, match=r"got unfinished writes in registry\.db-journal"):
+        obeying_permissions(lambda: Registry.open(str(away)))
 
-    class Stubborn:
-        def execute(self, _: str) -> None:
-            raise sqlite3.OperationalError("unable to open database file")
 
-        def close(self) -> None:
-            opened.append("closed")
+@needs_permissions
+def test_writes_left_unfinished_in_a_folder_that_cannot_be_written_are_not_passed_over(
+    away: Path,
+) -> None:
+    locked_away(away, ("-wal",))
+    with pytest.raises(StoreError) as caught:
+        obeying_permissions(lambda: Registry.open(str(away)))
+    assert caught.value.message == (
+        f"expected a registry that can be read at {away}, got unfinished writes in "
+        "registry.db-wal, which cannot be settled here: it is read-only."
+    )
+    assert caught.value.hint == ("Let somebody who may write there settle them: safelatch db check")
+    away.parent.chmod(0o755)
+    away.chmod(0o644)
+    with Registry.open(str(away)) as registry, session.read(registry._engine) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM unfinished").scalar_one() == 0
 
-    def open_stubborn(path: Path, query: str) -> Any:
-        opened.append(query)
-        return Stubborn()
 
-    monkeypatch.setattr(session, "_open", open_stubborn)
-    session._open_read_only(sqlite_settings.sqlite_path)
-    assert opened == ["mode=ro", "closed", "immutable=1"]
-    sqlite_settings.sqlite_path.with_name("registry.db-wal").touch()  # somebody is writing
-    with pytest.raises(sqlite3.OperationalError):
-        session._open_read_only(sqlite_settings.sqlite_path)
+@needs_permissions
+def test_an_empty_rest_of_a_writer_hides_nothing(away: Path) -> None:
+    Path(f"{away}-wal").touch()
+    away.parent.chmod(0o555)
+    away.chmod(0o444)
+    assert obeying_permissions(lambda: Registry.open(str(away)).events()) == []
+
+
+@needs_permissions
+def test_a_file_that_cannot_be_written_is_read(away: Path) -> None:
+    away.chmod(0o444)
+
+    def look() -> tuple[bool, list[Any]]:
+        with Registry.open(str(away)) as registry:
+            return registry.is_read_only, registry.events()
+
+    assert obeying_permissions(look) == (True, [])
+
+
+@needs_permissions
+def test_a_folder_that_cannot_be_entered_is_not_called_empty(away: Path) -> None:
+    away.parent.chmod(0o000)
+    with pytest.raises(StoreError, match="got: Permission denied") as caught:
+        obeying_permissions(lambda: Registry.open(str(away)))
+    assert "safelatch --db PATH init" in str(caught.value.hint)
+    assert not isinstance(caught.value, RegistryMissingError)
 
 
 def test_the_location_shows_no_password() -> None:
@@ -211,6 +276,7 @@ def test_a_missing_driver_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(MissingDependencyError, match="package psycopg") as caught:
         session.connect(Settings("postgresql://ann:secret@h/d", blobs=tmp_path, cache=tmp_path))
     assert "secret" not in str(caught.value)
+    assert caught.value.hint == "Install it: pip install 'safelatch[postgres]'"
 
 
 def test_errors_of_the_driver_show_no_parameters(sqlite_registry: Registry) -> None:

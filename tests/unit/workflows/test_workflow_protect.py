@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from registry.errors import (
     AlreadyAppliedError,
     BaseModelMismatchError,
     ConfirmationRequiredError,
+    DatabaseBusyError,
     EvidenceError,
     GeometryError,
     NonFiniteResultError,
@@ -24,6 +26,7 @@ from registry.errors import (
     VersionConflictError,
 )
 from registry.live.attach import owners
+from registry.store import session
 from registry.workflows.protect import applied_to
 
 
@@ -79,6 +82,22 @@ def test_a_strength_outside_the_measured_range_is_refused_and_allow_unsafe_opens
     applied = protect(model, world.lock, alpha=alpha, allow_unsafe=True)
     assert applied.alpha == alpha
     assert snapshot(model) != before
+
+
+def test_an_unmeasured_strength_that_cannot_be_written_down_does_not_stay(
+    world, model, registry, home, monkeypatch
+):
+    monkeypatch.setattr(session, "PATIENCE_S", 0.05)
+    holder = sqlite3.connect(home / "registry.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    before = snapshot(model)
+    try:
+        with pytest.raises(DatabaseBusyError):
+            protect(model, world.lock, alpha=6.0, allow_unsafe=True)
+    finally:
+        holder.close()
+    assert snapshot(model) == before
+    assert applied_to(model) == ()
 
 
 def test_a_strength_of_zero_is_no_protection(world, model):

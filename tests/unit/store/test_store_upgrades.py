@@ -1,0 +1,171 @@
+"""A database of every release becomes one of this release, and loses nothing.
+
+``tests/golden/db/REVISION.sql`` is a database as the release with that revision left it. It is made
+once, by ``python tests/unit/store/test_store_upgrades.py`` in the release that adds the revision, and
+never edited: what it holds is what users have.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import pytest
+from support.store_builders import digest_of, make_record, publish
+from support.store_migrations import (
+    GOLDEN,
+    NEXT,
+    lost,
+    next_release,
+    old_database,
+    released,
+    revisions,
+    rows,
+)
+
+from registry.digest import digest_bytes
+from registry.errors import CorruptStoreError
+from registry.reference import Reference
+from registry.store import migrate
+from registry.store.catalog import Registry
+
+if TYPE_CHECKING:
+    from registry.settings import Settings
+
+FROZEN = {
+    "0001": "blake3:f4d3e34349bd68094e140f1684e3b43d0d3fc313221bafbd2d71ae2928f371c4",
+}
+NOON = dt.datetime(2030, 1, 1, 12, tzinfo=dt.timezone.utc)
+
+
+def populate(registry: Registry) -> None:
+    """Give a registry rows in every table, and in every column that can have a value."""
+    one = registry.add_base(
+        "base", make_record(), b"record of base",
+        [("path", "/models/base"), ("hub", "org/base@" + "0" * 40), ("sha256-set", "f" * 64)],
+    )  # fmt: skip
+    registry.add_base('it\'s a "bäse" ☃; --', make_record("other"), b"record of other")
+    first = publish(
+        registry, "lock", "1.0.0", not_before="2030-01-01T00:00:00Z", expires="2031-01-01T00:00:00Z"
+    )
+    registry.set_state(first, "revoked", "negated 'directions'\n")
+    second = publish(registry, "lock", "1.1rc1", tensors=b"second")
+    registry.set_state(second, "yanked", "too weak")
+    third = publish(registry, "lock", "1.10", tensors=b"third")
+    publish(registry, "mask", "2!1.0+local.1", kind="esi_mask")
+    for tag, base, relation, level, distance in (
+        ("tune", one, "derived", 3, 1.25e-3),
+        ("stranger", None, "unrelated", 2, 1.4),
+    ):
+        number = registry.record_checkpoint(
+            digest_of(tag), base=base, relation=relation, evidence_level=level, distance=distance,
+            config_digest=digest_of("config"), locator=f"/models/{tag} \x00",
+        )  # fmt: skip
+        for kind in ("lineage", "check", "inspect", "audit"):
+            body = {"findings": [{"text": "a 'quote' and ☃"}], "ratio": 0.1, "none": None}
+            registry.record_report(number, kind, relation, body, third)
+        registry.record_application(
+            number, third, third.digest, third.kind, 2.5, "cuda:0", NOON,
+            NOON + dt.timedelta(seconds=1), {"modules": 2, "worst": 1e-7}, "enforce",
+        )  # fmt: skip
+        registry.record_application(
+            number, None, digest_of("elsewhere"), "safety_lock", None, "cpu", NOON, None, {}, "warn"
+        )
+    registry.append_event("load.unprotected", digest_of("tune"), {"reason": "a test"})
+
+
+def test_every_revision_has_its_frozen_database() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.sql")} == set(revisions())
+    digests = {path.stem: digest_bytes(path.read_bytes()) for path in GOLDEN.glob("*.sql")}
+    assert digests == FROZEN, "a frozen database was edited, or its digest is not noted here"
+
+
+@pytest.mark.parametrize("revision", revisions())
+def test_a_database_of_an_earlier_release_keeps_every_row(
+    settings: Settings, revision: str
+) -> None:
+    engine = old_database(settings, revision)
+    before = rows(engine)
+    assert all(before.values()), "a table without rows shows nothing"
+    assert migrate.upgrade(engine) == (revision, migrate.HEAD)
+    assert lost(before, rows(engine)) == []
+    assert migrate.check(engine) == []
+    engine.dispose()
+    with Registry.open(settings=settings) as registry:
+        assert registry.verify_events() == []
+        assert len(registry.events()) == len(before["events"])
+        versions = [(version.version, version.state) for version in registry.versions("lock")]
+        assert versions == [("1.10", "active"), ("1.1rc1", "yanked"), ("1.0.0", "revoked")]
+        newest = registry.resolve(Reference.parse("lock"))
+        assert [a.version for a in registry.applications(digest_of("tune"))] == [newest.label, None]
+        assert len(registry.reports(digest_of("stranger"))) == 4
+        assert len(registry.base("/models/base").aliases) == 3
+        # and it can be written on
+        registry.add_base("new", make_record("new"), b"record of new")
+        assert publish(registry, "lock", "2.0.0").label == "lock@2.0.0"
+        assert registry.verify_events() == []
+
+
+def test_a_table_that_others_name_can_be_rebuilt(settings: Settings, tmp_path: Path) -> None:
+    engine = old_database(settings, migrate.HEAD)
+    before = rows(engine)
+    with released(next_release(tmp_path / "migrations")):
+        assert migrate.upgrade(engine) == (revisions()[-1], NEXT)
+        after = rows(engine)
+        (finding,) = migrate.check(engine)
+    assert "colour" in finding  # what the release after this one adds, and nothing else
+    assert lost(before, after) == []
+    assert [row["colour"] for row in after["bases"]] == ["red", "red"]
+    engine.dispose()
+
+
+def test_a_row_that_a_revision_loses_is_seen(settings: Settings, tmp_path: Path) -> None:
+    engine = old_database(settings, migrate.HEAD)
+    before = rows(engine)
+    with released(
+        next_release(tmp_path / "migrations", "    op.execute('DELETE FROM reports WHERE id = 2')")
+    ):
+        migrate.upgrade(engine)
+    (gone,) = lost(before, rows(engine))
+    assert gone.startswith("reports: {'id': 2,")
+    engine.dispose()
+
+
+def test_a_revision_that_leaves_rows_without_what_they_name_changes_nothing(
+    sqlite_settings: Settings, tmp_path: Path
+) -> None:
+    engine = old_database(sqlite_settings, migrate.HEAD)
+    before = rows(engine)
+    with (
+        released(next_release(tmp_path / "migrations", "    op.execute('DELETE FROM blobs')")),
+        pytest.raises(CorruptStoreError, match=r"foreign key: .* names a missing row of blobs"),
+    ):
+        migrate.upgrade(engine)
+    assert rows(engine) == before
+    assert migrate.current(engine) == migrate.HEAD
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
+    engine.dispose()
+
+
+if __name__ == "__main__":
+    os.environ["LOGNAME"] = "publisher"  # the actor of its events
+    path = GOLDEN / f"{migrate.HEAD}.sql"
+    if path.exists():
+        raise SystemExit(f"{path} is there: a frozen database is never made again")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        database = Path(work) / "registry.db"
+        with Registry.create(str(database)) as made:
+            populate(made)
+        with sqlite3.connect(database) as connection:
+            path.write_text("\n".join(connection.iterdump()) + "\n", "utf-8")
+    print(f'"{migrate.HEAD}": "{digest_bytes(path.read_bytes())}",')

@@ -1,24 +1,31 @@
-"""What texts tell people to type exists: commands in messages, docstrings and documents."""
+"""What texts tell people to type can be typed: in messages, help, docstrings and documents."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import pytest
+from support.command_line import safelatch
 
 from registry.cli.main import cli
+from registry.kinds import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "registry").rglob("*.py"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 MENTION = re.compile(r"(?<![\w/.-])safelatch +(?=([^\n`]*))")
+END = re.compile(r"[,;:.]?\s+(?:[>#|(]|or |and |then )|[,;:.](?:\s|$)|[)\"]")
+"""Where a command ends in a sentence or a shell line."""
+PLACEHOLDER = re.compile(r"[A-Z]|{}")
 WORD = re.compile(r"[a-z][a-z-]*")
 Words = tuple[str, ...]
 
@@ -72,6 +79,15 @@ def strings(path: Path) -> Iterator[str]:
             yield node.value
 
 
+def command_lines(text: str) -> Iterator[list[str]]:
+    """Yield the words behind each ``safelatch`` in ``text``, up to where the command ends."""
+    for match in MENTION.finditer(text):
+        rest = re.sub(r"extract (KIND|{})", f"extract {next(iter(KINDS))}", match[1])
+        line = END.split(rest.replace("\\|", "|").replace("...", ""), maxsplit=1)[0]
+        if list(mentions(f"safelatch {line}")) and not re.search(r"\w\|[a-z]", line):
+            yield shlex.split(line)
+
+
 def unknown(texts: Iterator[str]) -> list[str]:
     found = {path for text in texts for path in mentions(text)}
     return sorted(" ".join(path) for path in found if path not in COMMANDS)
@@ -90,6 +106,75 @@ def test_alternatives_are_several_commands():
         ("db", "check"),
         ("init",),
     ]
+
+
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], str]:
+    """Return a function from words to what the real command line has against them."""
+    for path in LEAVES:
+        monkeypatch.setattr(COMMANDS[path], "callback", lambda **_: None)
+
+    def ask(words: list[str]) -> str:
+        outcome = safelatch(*words)
+        stands_for_something = "Invalid value" in outcome.err and any(
+            map(PLACEHOLDER.search, words)
+        )
+        return "" if outcome.status == 0 or stands_for_something else outcome.err.partition("\n")[0]
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("Make one: safelatch --db PATH init", [["--db", "PATH", "init"]]),
+        ("safelatch init, then safelatch base add MODEL; or", [["init"], ["base", "add", "MODEL"]]),
+        ("see `safelatch show NAME@V` or (safelatch list).", [["show", "NAME@V"], ["list"]]),
+        ('eval "$(safelatch completion bash)"  # so', [["completion", "bash"]]),
+        ("safelatch list | head -1", [["list"]]),
+        ("run again as safelatch --traceback ...", []),
+        ("safelatch log show\\|verify", []),
+    ],
+)
+def test_a_command_ends_where_the_sentence_goes_on(text, lines):
+    assert list(command_lines(text)) == lines
+
+
+@pytest.mark.parametrize(
+    ("line", "fact"),
+    [
+        ("list --nothing", "No such option"),
+        ("check lock", "Missing argument"),
+        ("fingerprint MODEL MORE", "unexpected extra argument"),
+        ("list --format jsn", "Invalid value"),
+        ("publish DIR --name NAME", "Missing option"),
+        ("publish DIR --name NAME --version V", ""),
+        ("log show --limit N", ""),
+    ],
+)
+def test_a_line_that_cannot_be_typed_is_found(refusal, line, fact):
+    found = refusal(line.split())
+    assert fact in found
+    assert bool(found) == bool(fact)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_command_lines_in_messages_and_help_can_be_typed(refusal, path):
+    """Docstrings may name a command alone; what is shown at run time is typed as it stands."""
+    tree = ast.parse(path.read_text("utf-8"))
+    named = {ast.get_docstring(node, clean=False) for node in ast.walk(tree)
+             if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)}  # fmt: skip
+    shown = [text for text in strings(path) if text not in named]
+    wrong = {" ".join(words): found for text in shown for words in command_lines(text)
+             if (found := refusal(words))}  # fmt: skip
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_command_lines_in_documents_can_be_typed(refusal, path):
+    wrong = {" ".join(words): found for words in command_lines(path.read_text("utf-8"))
+             if tuple(words) not in COMMANDS and (found := refusal(words))}  # fmt: skip
+    assert not wrong
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -114,3 +199,55 @@ def test_every_command_has_help_and_an_example_that_names_it(path):
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_command_is_in_the_readme(path):
     assert path in set(mentions((ROOT / "README.md").read_text("utf-8")))
+
+
+def readme_table() -> dict[Words, list[str]]:
+    """Return each command of the README's table with the words behind it."""
+    found = {}
+    for words in command_lines(
+        (ROOT / "README.md").read_text("utf-8").partition("## The commands")[2]
+    ):
+        path = max((path for path in LEAVES if tuple(words[: len(path)]) == path), key=len)
+        found.setdefault(path, words[len(path) :])
+    return found
+
+
+@pytest.mark.parametrize("path", readme_table(), ids=" ".join)
+def test_words_of_the_readme_are_those_of_the_help(path):
+    command, words = COMMANDS[path], readme_table()[path]
+    options = {name: option for option in command.params for name in option.opts}
+    positional = []
+    while words:
+        word, *words = words
+        if word in options:
+            assert words.pop(0) == options[word].metavar
+        else:
+            positional.append(word)
+    shown = [p.metavar or p.make_metavar(click.Context(command)) for p in command.params
+             if isinstance(p, click.Argument) and p.required]  # fmt: skip
+    assert len(positional) == len(shown)
+    for word, of_help in zip(positional, shown, strict=True):
+        assert word in of_help.removesuffix("...").split("|")
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    return [
+        (f"{path.relative_to(ROOT)}:{number}", block)
+        for path in DOCUMENTS
+        for number, block in enumerate(
+            re.findall(r"^```python\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+        )
+    ]
+
+
+@pytest.mark.parametrize("block", [code for _, code in python_blocks()],
+                         ids=[name for name, _ in python_blocks()])  # fmt: skip
+def test_python_in_documents_compiles_and_imports_what_exists(block):
+    tree = ast.parse(block)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)

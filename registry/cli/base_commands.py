@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from registry.cli.arguments import model_argument, revision_option
+from registry.cli.completion import bases
 from registry.cli.invocation import Invocation, example, format_option, pass_invocation
 
 if TYPE_CHECKING:
@@ -18,13 +20,18 @@ def base() -> None:
 
 
 @base.command(epilog=example("safelatch base add ./my-base --name my-base"))
-@click.argument("model")
-@click.option("--name", help="What to call it. [default: the folder's or repository's name]")
-@click.option("--revision", help="Revision on the Hub.")
+@model_argument
+@click.option(
+    "--name", metavar="NAME", help="What to call it. [default: the folder's or repository's name]"
+)
+@revision_option
 @format_option()
 @pass_invocation
 def add(invocation: Invocation, model: str, name: str | None, revision: str | None) -> None:
-    """Register a base model, a folder or Hub id; the same weights again are no news."""
+    """Register a base model, so that artifacts can be made from it.
+
+    MODEL is a folder or a Hub id. The same weights again are no news: they keep their name.
+    """
     from registry.cli.models import read_model
     from registry.report.verdicts import line
     from registry.workflows.bases import add_base
@@ -61,11 +68,14 @@ def list_(invocation: Invocation) -> None:
 
 
 @base.command(epilog=example("safelatch base show my-base"))
-@click.argument("ref")
+@click.argument("ref", shell_complete=bases)
 @format_option()
 @pass_invocation
 def show(invocation: Invocation, ref: str) -> None:
-    """Show one base model: REF is a name, an alias, a digest or its first 8 digits."""
+    """Show one base model.
+
+    REF is its name, the place it was registered from, or its digest or the first 8 digits of it.
+    """
     from registry.report.table import pairs
 
     with invocation.registry() as registry:

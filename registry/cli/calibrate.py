@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from registry.cli.arguments import FOLDER, MODEL, device_option, seed_option
+from registry.cli.completion import artifacts, or_folders
 from registry.cli.invocation import (
     Invocation,
-    device_option,
     example,
     format_option,
     pass_invocation,
@@ -26,37 +27,47 @@ if TYPE_CHECKING:
         "safelatch calibrate my-lock@1.0.0 --budget 0.02 --out ./stricter",
     )
 )
-@click.argument("artifact", metavar="DIR|NAME@V")
-@click.option("--base", metavar="MODEL", help="The base. [default: where it was registered]")
+@click.argument("artifact", metavar="DIR|NAME@V", shell_complete=or_folders(artifacts))
+@click.option(
+    "--base", type=MODEL, metavar="MODEL", help="The base. [default: where it was registered]"
+)
 @click.option(
     "--budget",
     type=click.FloatRange(0, 1),
+    metavar="SHARE",
     show_default="the kind's; 0.05 for a safety-lock",
-    help="Largest rise of the share of harmless prompts that are refused.",
+    help="Largest rise of the share of harmless prompts that are refused; 0.05 is 5 %.",
 )
 @click.option(
     "--nll-budget",
     type=click.FloatRange(min=0),
+    metavar="NATS",
     show_default="the kind's; 0.25 for a safety-lock",
     help="Largest rise of the cost of the base's own answers, nats per token.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Ask only this many prompts of each set.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random control.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Ask only this many prompts of each set. [default: all]",
+)
+@seed_option("Seed of the random control.")
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=1),
     default=40,
     show_default=True,
-    help="Length of the answers that are scored.",
+    metavar="N",
+    help="Length of the answers that are scored, tokens.",
 )
 @device_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     metavar="DIR",
-    help="New folder for the result; a DIR is updated in place without it.",
+    help="New folder for the result. [default: the DIR given; a NAME@V needs one]",
 )
-@format_option()
+@format_option(csv=True)
 @pass_invocation
 def calibrate(  # noqa: PLR0917 -- click passes them by name
     invocation: Invocation,
@@ -149,8 +160,9 @@ def _print_calibrated(invocation: Invocation, bundle: Bundle, where: str) -> Non
     contents = parse_body(bundle).describe()
     low, high = contents["alpha_range"]
     head = line("calibrated", where, f"alpha {contents['alpha']:g}", f"allowed {low:g} to {high:g}")
+    table = sweep_table(receipt)
     invocation.emit(
-        text=lambda: f"{head}\n{sweep_table(receipt).to_text()}",
+        text=lambda: f"{head}\n{table.to_text()}",
         document={
             "out": where,
             "digest": bundle.manifest.digest,
@@ -158,5 +170,6 @@ def _print_calibrated(invocation: Invocation, bundle: Bundle, where: str) -> Non
             "alpha_range": contents["alpha_range"],
             "receipt": dict(receipt),
         },
+        table=table,
     )
     invocation.say(f"next: safelatch publish {where} --name NAME --version VERSION")

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from registry.cli.arguments import FOLDER, MODEL, seed_option
 from registry.cli.invocation import Invocation, example, pass_invocation
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(epilog=example("safelatch demo", "safelatch demo --full --out ./demo"))
-@click.option("--model", metavar="MODEL", help="Model to tell it on; fetched when not given.")
+@click.option(
+    "--model",
+    type=MODEL,
+    metavar="MODEL",
+    help="Chat model to tell it on. [default: SmolLM2-135M-Instruct, fetched once]",
+)
 @click.option("--full", is_flag=True, help="Ask every prompt instead of a part of them.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every choice.")
+@seed_option("Seed of every random choice.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     default="safelatch-demo",
     show_default=True,
+    metavar="DIR",
     help="Folder for the models, the registry and the figures.",
 )
 @pass_invocation

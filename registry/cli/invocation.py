@@ -1,11 +1,15 @@
 """One run of the command: its global options, where it prints, and the registry it opens.
 
 - Results go to stdout, everything else to stderr; ``--quiet`` leaves only results and errors.
+- JSON and CSV are UTF-8 wherever they go; text is what the terminal can show.
 - A bar is drawn only on a terminal.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from registry.errors import HostError
     from registry.reference import Reference
     from registry.report.table import Table
     from registry.settings import Settings
@@ -25,16 +30,18 @@ if TYPE_CHECKING:
     StageProgress = Callable[[str, int, int], None]
     CommandFunction = Callable[..., Any]
 
+_COMMAND = re.compile(r"(?<![\w/.-])safelatch (?=[a-z-])")
+
 
 @dataclass(slots=True)
 class Invocation:
-    """What the command line said before the verb.
+    """What the command line said to every verb alike.
 
     Attributes:
         db: Value of ``--db``; ``None`` for the environment's or the default registry.
         quiet: Print results and errors only.
         traceback: Show where an error was raised.
-        format: ``text``, ``json`` or ``csv``; set by the verb's own ``--format``.
+        format: ``text``, ``json`` or ``csv``.
     """
 
     db: str | None = None
@@ -43,10 +50,21 @@ class Invocation:
     format: str = "text"
 
     def settings(self) -> Settings:
-        """Return the settings of this run."""
+        """Return the settings of this run.
+
+        Raises:
+            UsageError: a folder is named where a database file belongs.
+        """
+        from registry.errors import UsageError
         from registry.settings import Settings
 
-        return Settings.load(self.db)
+        found = Settings.load(self.db)
+        if found.sqlite_path is not None and found.sqlite_path.is_dir():
+            raise UsageError(
+                f"expected a database's URL or file, got the folder {found.sqlite_path}.",
+                hint=f"Name a file in it: --db {found.sqlite_path / 'registry.db'}",
+            )
+        return found
 
     @contextmanager
     def registry(self) -> Iterator[Registry]:
@@ -84,7 +102,7 @@ class Invocation:
             out: File to write instead of stdout.
 
         Raises:
-            HostError: the file cannot be written.
+            HostError: the result cannot be written.
         """
         from registry.report.table import to_json
 
@@ -95,25 +113,40 @@ class Invocation:
         else:
             shown = text if isinstance(text, str) else text()
             shown += "\n" if shown else ""
-        if out is None:
-            click.echo(shown, nl=False)
-        else:
+        if out is not None:
             _write(out, shown)
+        elif self.format == "text":
+            print_result(shown)
+        else:
+            print_result(_utf8(shown))
 
     def say(self, message: str) -> None:
         """Print a message to stderr, unless quiet."""
         if not self.quiet:
-            click.echo(message, err=True)
+            click.echo(self.typed(message), err=True)
+
+    def typed(self, message: str) -> str:
+        """Return ``message`` with this run's ``--db`` in the commands it names, if that is a file.
+
+        A URL is left out: it may hold a password.
+        """
+        if self.db is None or "://" in self.db or " --db " in message:
+            return message
+        named = f"safelatch --db {shlex.quote(self.db)} "
+        return _COMMAND.sub(lambda _: named, message)
 
     @property
     def shows_progress(self) -> bool:
         """Whether a bar would be seen by somebody."""
-        return not self.quiet and sys.stderr.isatty()
+        is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        return is_terminal and not self.quiet and os.environ.get("TERM") != "dumb"
 
     @contextmanager
     def progress(self) -> Iterator[StageProgress | None]:
         """Yield a callback for (stage, done, all) that draws bars; ``None`` when nobody looks."""
         if not self.shows_progress:
+            # The Hub's client reads this once, when it is imported.
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
             yield None
             return
         from rich.console import Console
@@ -132,16 +165,61 @@ class Invocation:
             yield advance
 
 
-def _write(path: Path, text: str) -> None:
+def print_result(shown: str | bytes) -> None:
+    """Print what was asked for on stdout, as it is.
+
+    Raises:
+        BrokenPipeError: the reader has gone.
+        HostError: nobody can read it: stdout is closed, or the disk behind it is full.
+    """
     from registry.errors import HostError
 
+    if sys.stdout is None:  # how Python says that it was closed from the start
+        raise HostError("expected to print the result, stdout is closed.")
     try:
-        path.write_bytes(text.encode())
+        click.echo(shown, nl=False)
     except OSError as error:
-        raise HostError(
-            f"expected to write {path}, got: {error.strerror}.",
-            hint="Name a file in a folder that exists and can be written: --out FILE",
-        ) from error
+        leave_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise HostError(f"expected to print the result, stdout says: {error.strerror}.") from error
+
+
+def leave_stdout() -> None:
+    """Let what is still to be written vanish, or Python complains about it at its exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout = None
+
+
+def require_place(path: Path | None) -> None:
+    """Check, before long work, that a result can be written to ``path``.
+
+    Raises:
+        HostError: its folder is not there or cannot be written.
+    """
+    if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise _unwritable(path, "no such folder, or no right to write there")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_bytes(_utf8(text))
+    except OSError as error:
+        raise _unwritable(path, error.strerror) from error
+
+
+def _unwritable(path: Path, reason: str | None) -> HostError:
+    from registry.errors import HostError
+
+    return HostError(
+        f"expected to write {path}, got: {reason}.",
+        hint="Name a file in a folder that exists and can be written: --out FILE",
+    )
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")  # a name on disk can hold what is no text
 
 
 def one_stage(progress: StageProgress | None, stage: str) -> Callable[[int, int], None] | None:
@@ -159,6 +237,24 @@ def reference_to(text: str) -> Reference:
 def example(*lines: str) -> str:
     """Return the end of a command's help: how it is typed."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def run_options() -> list[click.Parameter]:
+    """Return the options that every command takes, before the verb and after it."""
+
+    def keep(context: click.Context, option: click.Parameter, value: Any) -> None:
+        if value:  # what is not typed here may have been typed before the verb
+            setattr(context.ensure_object(Invocation), option.name or "", value)
+
+    def option(*names: str, **rest: Any) -> click.Option:
+        return click.Option(names, is_eager=True, expose_value=False, callback=keep, **rest)
+
+    where = "Registry: a database URL or a SQLite file. [default: SAFELATCH_DB, or the user's own]"
+    return [
+        option("--db", metavar="URL", help=where),
+        option("-q", "--quiet", is_flag=True, help="Print results and errors only."),
+        option("--traceback", is_flag=True, help="Show where an error was raised."),
+    ]
 
 
 def format_option(*, csv: bool = False) -> Callable[[CommandFunction], CommandFunction]:
@@ -179,11 +275,4 @@ def format_option(*, csv: bool = False) -> Callable[[CommandFunction], CommandFu
     )
 
 
-device_option = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to run the model; auto takes cuda where there is one.",
-)
 pass_invocation = click.make_pass_decorator(Invocation)

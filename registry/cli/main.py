@@ -6,62 +6,114 @@ Exit status: 0 yes, 1 the honest answer is no, 2 typed wrong, 3 refused on evide
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
-from typing import Any
+import warnings
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from registry import __version__
-from registry.cli import demo, make_commands, model_commands, registry_commands
-from registry.cli.invocation import Invocation, example
+from registry.cli import completion, demo, make_commands, model_commands, registry_commands
+from registry.cli.completion import VARIABLE
+from registry.cli.invocation import (
+    Invocation,
+    example,
+    leave_stdout,
+    pass_invocation,
+    print_result,
+    run_options,
+)
 from registry.errors import SafelatchError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
 INTERRUPTED, UNEXPECTED, BROKEN_PIPE = 130, 4, 141
+IN_PYTHON = {
+    "load": "load_protected",
+    "apply": "protect",
+    "protect": "protect",
+    "unprotect": "unprotect",
+}
+"""Verbs that are no commands, and what does them."""
+SEE_WHERE = "See where: run again as safelatch --traceback ..."
+_EMPTY = re.compile(r"(--[a-z-]+=)?")
 
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Registry", registry_commands.COMMANDS),
     ("Make an artifact", make_commands.COMMANDS),
     ("Ask about a model", model_commands.COMMANDS),
     ("Try it", demo.COMMANDS),
+    ("In your shell", completion.COMMANDS),
 )
 
 
 class _Root(click.Group):
     """The root group: turns errors into messages and exit statuses, and lists verbs by section."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        """Run what was typed and exit; nothing but a status and its message leaves."""
+        invocation = Invocation(format=_format(sys.argv[1:] if args is None else args))
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without our letters
+        extra |= {"obj": invocation, "standalone_mode": False}
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except (click.exceptions.Exit, click.Abort):
-            raise
+            with _warnings_on_one_line(invocation):
+                status = super().main(args, *rest, **extra) or 0
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            status = error.exit_code
         except click.ClickException as error:
-            if _invocation(ctx).format != "json":
-                raise
-            _print_error(_invocation(ctx), "usage", error.format_message(), _usage_hint(error))
-            ctx.exit(error.exit_code)
+            status = error.exit_code
+            message = " ".join(error.format_message().split())
+            _print_error(invocation, "usage", message, _usage_hint(error))
         except SafelatchError as error:
-            _show_traceback(_invocation(ctx))
-            _print_error(_invocation(ctx), error.code, error.message, error.hint)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing at exit either
-            ctx.exit(BROKEN_PIPE)
+            status = error.exit_code
+            _show_traceback(invocation)
+            _print_error(invocation, error.code, error.message, error.hint)
         except Exception as error:  # noqa: BLE001 -- the one place; a bug must not look like a no
-            _show_traceback(_invocation(ctx))
-            fact = str(error).partition("\n")[0]
-            _print_error(
-                _invocation(ctx),
-                "unexpected",
-                f"{type(error).__name__}: {fact}",
-                "This may be a bug. See where: run again as safelatch --traceback ...",
-            )
-            ctx.exit(UNEXPECTED)
-        return result
+            status = UNEXPECTED
+            if VARIABLE not in os.environ:  # whoever pressed TAB is in the middle of typing
+                _show_traceback(invocation)
+                _print_error(invocation, *_unexpected(error))
+        sys.exit(status)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the verb; ``help VERB`` is ``VERB --help``.
+
+        An empty word is refused wherever it stands: as a path it would be the current folder.
+        """
+        for before, word in pairwise(["safelatch", *args]):
+            if _EMPTY.fullmatch(word) and not ctx.resilient_parsing:
+                raise click.UsageError(
+                    f"expected a value after {word.rstrip('=') or before!r}, got an empty one: "
+                    "a variable may be unset.",
+                    ctx,
+                )
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; an interrupt and a reader that has gone end it without a word too many."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _show_traceback(ctx.obj)
+            if ctx.obj.format == "json":
+                _print_error(ctx.obj, "interrupted", "interrupted before it was done.", None)
+            else:
+                shows_ctrl_c = sys.stderr is not None and sys.stderr.isatty()
+                click.echo("\ninterrupted" if shows_ctrl_c else "interrupted", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            leave_stdout()
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
@@ -85,24 +137,14 @@ class _Root(click.Group):
     ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--db",
-    metavar="URL",
-    help="Registry: a database URL or SQLite file. [default: SAFELATCH_DB, or the user's own]",
-)
-@click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
-@click.option("--traceback", is_flag=True, help="Show where an error was raised.")
 @click.version_option(__version__, message="%(prog)s %(version)s")
-@click.pass_context
-def cli(context: click.Context, db: str | None, *, quiet: bool, traceback: bool) -> None:
+@pass_invocation
+def cli(invocation: Invocation) -> None:
     """Keep and check safety artifacts for open-weight language models.
 
     An artifact is made once from an aligned base model, is keyed to the exact weights it was
     made from, and then protects every fine-tune derived from them.
     """
-    context.obj = Invocation(db=db, quiet=quiet, traceback=traceback)
-    if not context.obj.shows_progress:  # the Hub's client reads this once, when it is imported
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 for _title, _commands in SECTIONS:
@@ -110,22 +152,53 @@ for _title, _commands in SECTIONS:
         cli.add_command(_command)
 
 
+def _take_run_options(command: click.Command) -> None:
+    command.params += run_options()
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _take_run_options(inner)
+
+
+_take_run_options(cli)
+
+
 def main() -> None:
     """Run the command line and exit with its status."""
     cli(prog_name="safelatch")
 
 
-def _invocation(context: click.Context) -> Invocation:
-    return context.obj if isinstance(context.obj, Invocation) else Invocation()
+def _format(args: Sequence[str]) -> str:
+    """Return the format that was typed, also where the rest cannot be parsed."""
+    asked = "--format=json" in args or ("--format", "json") in pairwise(args)
+    return "json" if asked else "text"
+
+
+@contextmanager
+def _warnings_on_one_line(invocation: Invocation) -> Iterator[None]:
+    from registry.errors import printable
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        invocation.say(printable(f"warning: {' '.join(str(message).split())}"))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _print_error(invocation: Invocation, code: str, message: str, hint: str | None) -> None:
-    from registry.report.table import printable, to_json
+    from registry.errors import printable
+    from registry.report.table import to_json
 
+    shown = None if hint is None else invocation.typed(hint)
     if invocation.format == "json":
-        click.echo(to_json({"error": {"code": code, "message": message, "hint": hint}}))
-        return
-    hinted = "" if hint is None else f"\nhint: {hint}"
+        document = {"error": {"code": code, "message": message, "hint": shown}}
+        try:
+            print_result(to_json(document) + "\n")
+        except (BrokenPipeError, SafelatchError):
+            pass  # nobody reads it there
+        else:
+            return
+    hinted = "" if shown is None else f"\nhint: {shown}"
     click.echo(printable(f"error [{code}]: {message}{hinted}", keep="\n"), err=True)
 
 
@@ -137,5 +210,25 @@ def _show_traceback(invocation: Invocation) -> None:
 
 
 def _usage_hint(error: click.ClickException) -> str | None:
+    """Return the command to type instead, as far as it can be known."""
     context = getattr(error, "ctx", None)
-    return None if context is None else f"See how: {context.command_path} --help"
+    if context is None:
+        return None
+    verb, close = getattr(error, "command_name", None), getattr(error, "possibilities", None)
+    if verb in IN_PYTHON:
+        return f"That is Python: from registry import {IN_PYTHON[verb]}"
+    if verb is not None and close:
+        return f"Run: {context.command_path} {close[0]}"
+    is_group = isinstance(context.command, click.Group)
+    if is_group and getattr(error, "option_name", None) == "--format":
+        return f"It stands after the verb: {context.command_path} VERB --format json"
+    return f"See how: {context.command_path} --help"
+
+
+def _unexpected(error: Exception) -> tuple[str, str, str]:
+    """Return code, message and hint of an error that nobody foresaw."""
+    fact = str(error).partition("\n")[0]
+    if isinstance(error, OSError) and error.strerror is not None:
+        place = f"at {str(error.filename)[:160]}" if error.filename else "here"
+        return "environment", f"expected to work {place}, got: {error.strerror}.", SEE_WHERE
+    return "unexpected", f"{type(error).__name__}: {fact}", f"This may be a bug. {SEE_WHERE}"

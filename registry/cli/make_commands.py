@@ -6,23 +6,26 @@ nothing here.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli.calibrate import calibrate
-from registry.cli.invocation import (
-    Invocation,
+from registry.cli.arguments import (
+    FILE,
+    FOLDER,
+    MODEL,
     device_option,
-    example,
-    format_option,
-    pass_invocation,
+    revision_option,
+    seed_option,
 )
+from registry.cli.calibrate import calibrate
+from registry.cli.completion import bases, or_folders
+from registry.cli.invocation import Invocation, example, format_option, pass_invocation
 from registry.kinds import KINDS, Kind, Option, kind_of, parse_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from registry.artifact.bundle import Bundle
 
@@ -54,24 +57,23 @@ def _extract_command(kind: Kind) -> click.Command:
     for option in reversed(kind.options):
         command = _option(option)(command)
     for decorate in reversed((
-        click.argument("base"),
-        click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR",
+        click.argument("base", type=MODEL, shell_complete=or_folders(bases)),
+        click.option("--out", type=FOLDER, required=True, metavar="DIR",
                      help="New folder for the draft."),
-        click.option("--data", type=click.Path(path_type=Path), metavar="FILE",
+        click.option("--data", type=FILE, metavar="FILE",
                      help="Preference pairs as JSON lines; rows of split 'make' are used. "
                      "[default: the packaged pairs]"),
-        click.option("--seed", type=int, default=0, show_default=True,
-                     help="Seed of every random choice; recorded."),
+        seed_option("Seed of every random choice; recorded."),
         device_option,
-        click.option("--revision", help="Revision on the Hub."),
+        revision_option,
         format_option(),
     )):  # fmt: skip
         command = decorate(command)
     return click.command(
         kind.name,
-        help=f"Make a {kind.name}: {kind.title}.\n\nBASE is a folder, a Hub id, or the name of a "
-        f"registered base.\n\nMethod: {kind.paper}.",
-        short_help=kind.title,
+        help=f"Make a {kind.name}.\n\nThat is: {kind.title}. Method: {kind.paper}.\n\n"
+        "BASE is a folder, a Hub id, or the name of a registered base.",
+        short_help=f"Make a {kind.name}.",
         epilog=example(f"safelatch extract {kind.name} ./my-base --out ./draft"),
     )(command)
 
@@ -86,6 +88,7 @@ def _option(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]
         else click.FloatRange(min=option.minimum),
         default=option.default,
         show_default=True,
+        metavar="N" if whole else "X",
         help=option.help,
     )
 
@@ -140,9 +143,11 @@ def _print_made(invocation: Invocation, bundle: Bundle, out: Path) -> None:
 
 
 @click.command(epilog=example("safelatch publish ./lock --name my-lock --version 1.0.0"))
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="Line of artifacts it belongs to.")
-@click.option("--version", required=True, help="PEP 440 version, newer than the line's newest.")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--name", required=True, metavar="NAME", help="Line of artifacts it belongs to.")
+@click.option(
+    "--version", required=True, metavar="V", help="PEP 440 version, newer than the line's newest."
+)
 @format_option()
 @pass_invocation
 def publish(invocation: Invocation, folder: Path, name: str, version: str) -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry import __version__
+from registry.cli.arguments import (
+    FILE,
+    MODEL,
+    artifact_argument,
+    model_argument,
+    no_cache_option,
+    revision_option,
+)
+from registry.cli.completion import artifacts, or_folders
 from registry.cli.invocation import (
     Invocation,
     example,
@@ -16,10 +24,12 @@ from registry.cli.invocation import (
     one_stage,
     pass_invocation,
     reference_to,
+    require_place,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from registry.reference import Reference
     from registry.store.catalog import Registry
@@ -27,18 +37,13 @@ if TYPE_CHECKING:
 
 NO, REFUSED = 1, 3
 
-revision_option = click.option("--revision", help="Revision on the Hub.")
-no_cache_option = click.option(
-    "--no-cache", is_flag=True, help="Read every byte again, whatever was read before."
-)
-
 
 def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return revision_option(no_cache_option(command))
 
 
 @click.command(epilog=example("safelatch fingerprint ./my-model"))
-@click.argument("model")
+@model_argument
 @_model_options
 @format_option()
 @pass_invocation
@@ -60,7 +65,7 @@ def fingerprint(
 
 
 @click.command(epilog=example("safelatch lineage ./my-finetune"))
-@click.argument("model")
+@model_argument
 @_model_options
 @format_option(csv=True)
 @pass_invocation
@@ -113,8 +118,8 @@ def lineage(
 
 
 @click.command(epilog=example("safelatch check my-lock@1.0.0 ./my-finetune"))
-@click.argument("ref")
-@click.argument("model")
+@artifact_argument
+@model_argument
 @_model_options
 @format_option()
 @pass_invocation
@@ -153,8 +158,8 @@ def check(
 @click.command(
     epilog=example("safelatch inspect ./my-finetune", "safelatch inspect ./m my-lock@1.0.0")
 )
-@click.argument("model")
-@click.argument("ref", required=False)
+@model_argument
+@click.argument("ref", metavar="[NAME@V]", required=False, shell_complete=or_folders(artifacts))
 @_model_options
 @format_option(csv=True)
 @pass_invocation
@@ -170,9 +175,9 @@ def inspect(
 ) -> None:
     """Say which protection a model's bytes carry.
 
-    REF alone is looked for, or else every active artifact of the model's base.
+    NAME@V alone is looked for, or else every active artifact of the model's base.
     """
-    from registry.report.verdicts import inspections_table
+    from registry.report.verdicts import inspections_csv, inspections_table
     from registry.workflows.bases import find_base
     from registry.workflows.find import bundles_for_base, find_bundle
     from registry.workflows.inspect import inspect as inspect_bytes
@@ -189,16 +194,19 @@ def inspect(
     found = [inspection.to_dict() for inspection in inspect_bytes(identified, bundles)]
     if not found:
         invocation.say("its base is registered, no active artifact is")
-    table = inspections_table(found)
-    invocation.emit(text=table.to_text, document=found, table=table)
+    invocation.emit(
+        text=lambda: inspections_table(found).to_text(),
+        document=found,
+        table=inspections_csv(found),
+    )
     context.exit(0 if any(inspection["stored"] for inspection in found) else NO)
 
 
 @click.command(
     epilog=example("safelatch audit ./models", "safelatch audit ./a ./b --format csv --out a.csv")
 )
-@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it there.")
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True, type=MODEL)
+@click.option("--out", type=FILE, metavar="FILE", help="Write it there. [default: stdout]")
 @format_option(csv=True)
 @pass_invocation
 @click.pass_context
@@ -215,6 +223,7 @@ def audit(
     from registry.workflows.audit import WORDS
     from registry.workflows.audit import audit as audit_models
 
+    require_place(out)
     with invocation.registry() as registry, invocation.progress() as progress:
         rows = audit_models(registry, targets, settings=invocation.settings(),
                           progress=one_stage(progress, "auditing"))  # fmt: skip

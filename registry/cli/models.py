@@ -65,10 +65,11 @@ def read_base(
         CheckpointNotFoundError: a registered base whose files are gone.
         BaseModelMismatchError: its files hold other weights now.
     """
+    from registry.plainfile import expanded
     from registry.workflows.bases import default_name
 
     locator, known = text, None
-    if not Path(text).expanduser().exists():
+    if not expanded(text).exists():
         known = _registered(invocation, text)
     if known is not None:
         locator, revision = registered_files(known)

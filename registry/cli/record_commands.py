@@ -23,7 +23,12 @@ def log() -> None:
 
 
 @log.command("show", epilog=example("safelatch log show --limit 5"))
-@click.option("--limit", type=click.IntRange(min=1), help="Only the last this many events.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Show only the last this many events. [default: all]",
+)
 @format_option(csv=True)
 @pass_invocation
 def log_show(invocation: Invocation, limit: int | None) -> None:
@@ -45,7 +50,8 @@ def log_show(invocation: Invocation, limit: int | None) -> None:
     whole = Table(
         (*columns, "previous", "detail"),
         tuple(
-            (*(d[name] for name in columns), d["previous"], to_json(d["detail"])) for d in documents
+            (*(d[name] for name in columns), d["previous"], to_json(d["detail"], indent=None))
+            for d in documents
         ),
     )
     if not found:
@@ -54,12 +60,19 @@ def log_show(invocation: Invocation, limit: int | None) -> None:
 
 
 @log.command("verify", epilog=example("safelatch log verify --anchor blake3:..."))
-@click.option("--anchor", metavar="DIGEST", help="Digest of an event seen before, kept elsewhere.")
+@click.option(
+    "--anchor",
+    metavar="DIGEST",
+    help="Digest of an event seen before and kept elsewhere; it must be there. [default: none]",
+)
 @format_option()
 @pass_invocation
 @click.pass_context
 def log_verify(context: click.Context, invocation: Invocation, anchor: str | None) -> None:
-    """Verify that no event was edited, removed or inserted; print the last one's digest."""
+    """Verify that no event was edited, removed or inserted.
+
+    The digest of the last event is printed: kept elsewhere, it shows later that none was cut off.
+    """
     from registry.report.verdicts import line
 
     with invocation.registry() as registry:

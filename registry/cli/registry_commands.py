@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli import base_commands, record_commands
+from registry.cli import base_commands, gc, record_commands
+from registry.cli.arguments import artifact_argument
 from registry.cli.invocation import (
     Invocation,
     example,
@@ -66,15 +67,22 @@ def list_(invocation: Invocation) -> None:
 @click.command(
     epilog=example("safelatch show my-lock@1.0.0", "safelatch show my-lock --field digest")
 )
-@click.argument("ref")
-@click.option("--field", metavar="NAME", help="Print this member of the JSON form alone.")
+@artifact_argument
+@click.option(
+    "--field",
+    metavar="NAME",
+    help="Print this member of the JSON form alone, such as base.name. [default: everything]",
+)
 @format_option()
 @pass_invocation
 def show(invocation: Invocation, ref: str, field: str | None) -> None:
-    """Show one artifact: from the registry, or a bundle's folder (./lock)."""
+    """Show one artifact of the registry, or of a folder.
+
+    NAME alone is the newest active version; a draft is named by its folder, as in ./lock.
+    """
     document = _document(invocation, ref)
     if field is not None:
-        value = _member(document, field)
+        value = _member(document, field, ref)
         invocation.emit(text=lambda: _plain(value), document=value)
         return
     invocation.emit(text=lambda: _show_text(document), document=document)
@@ -128,20 +136,33 @@ def _show_text(document: dict[str, Any]) -> str:
     return f"{head}\n{pairs({k: v for k, v in shown.items() if v not in (None, [])})}"
 
 
-def _member(document: dict[str, Any], field: str) -> Any:
+def _member(document: dict[str, Any], field: str, ref: str) -> Any:
+    """Return the member that ``field`` names, such as ``base.name``."""
+    import shlex
+    from difflib import get_close_matches
+
     from registry.errors import UsageError
 
     value: Any = document
+    path: list[str] = []
     for name in field.split("."):
-        if not isinstance(value, dict) or name not in value:
-            known = ", ".join(value) if isinstance(value, dict) else "no further members"
-            raise UsageError(f"expected a field out of {known}, got {field!r} at {name!r}.")
+        known = list(value) if isinstance(value, dict) else []
+        if name not in known:
+            close = get_close_matches(name, known, n=1) or known[:1]
+            likely = ".".join([*path, *close])
+            raise UsageError(
+                f"expected a member out of {', '.join(known) or 'none'} at "
+                f"{'.'.join(path) or 'the top'}, got {name[:160]!r}.",
+                hint=f"Run: safelatch show {shlex.quote(ref)} --field {likely}",
+            )
         value = value[name]
+        path.append(name)
     return value
 
 
 def _plain(value: Any) -> str:
-    from registry.report.table import printable, to_json
+    from registry.errors import printable
+    from registry.report.table import to_json
 
     return printable(value) if isinstance(value, str) else to_json(value)
 
@@ -155,6 +176,7 @@ COMMANDS: tuple[click.Command, ...] = (
     base_commands.base,
     list_,
     show,
+    gc.gc,
     record_commands.log,
     record_commands.db,
 )

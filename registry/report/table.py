@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.digest import is_digest, short
+from registry.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,13 +59,13 @@ class Table:
         return out.getvalue()
 
 
-def to_json(document: Any) -> str:
-    """Return ``document`` as indented ASCII JSON.
+def to_json(document: Any, *, indent: int | None = 2) -> str:
+    """Return ``document`` as ASCII JSON, on one line without an ``indent``.
 
     Raises:
         ValueError: a number in it is not finite.
     """
-    return json.dumps(document, indent=2, allow_nan=False)
+    return json.dumps(document, indent=indent, allow_nan=False)
 
 
 def pairs(values: Mapping[str, Any], *, indent: str = "") -> str:
@@ -94,19 +95,9 @@ def cell(value: Any, *, cut: bool = True) -> str:
     return short(text) if cut and is_digest(text) else printable(text)
 
 
-def printable(text: str, *, keep: str = "") -> str:
-    """Return ``text`` with everything that is no printable character escaped, but ``keep``."""
-    return "".join(
-        char
-        if char.isprintable() or char in keep
-        else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
-
-
 def _csv_value(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
-        return "; ".join(str(item) for item in value)
-    return value
+        value = "; ".join(str(item) for item in value)
+    return printable(value, keep="\n") if isinstance(value, str) else value

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.report.table import Table, cell, printable
+from registry.errors import printable
+from registry.report.table import Table, cell, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +46,18 @@ def inspections_table(documents: Sequence[Mapping[str, Any]]) -> Table:
                 *(document[name] for name in ("artifact", "kind", "model")),
                 *(document["found"].get(name) for name in extra),
             )
+            for document in documents
+        ),
+    )
+
+
+def inspections_csv(documents: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the same for machines: columns that no kind changes, what it found as JSON."""
+    columns = ("artifact", "kind", "model", "weights", "digest", "stored", "loader_keeps")
+    return Table(
+        (*columns, "found"),
+        tuple(
+            (*(document[name] for name in columns), to_json(document["found"], indent=None))
             for document in documents
         ),
     )

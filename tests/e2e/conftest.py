@@ -1,22 +1,69 @@
-"""Tiny models on disk, and a registry of the module's own."""
+"""Tiny models on disk, and for each module a registry of its own with a lock published in it.
+
+Both are made once, by the command itself; a module gets a copy of the registry.
+"""
 
 from __future__ import annotations
 
+import shutil
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from support.cli_world import World, build_world
+from support.cli_world import MEASURE, SMALL, World, build_world
+from support.command_line import safelatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def at_home(folder: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAFELATCH_HOME", str(folder / "home"))
+        patch.setenv("SAFELATCH_CACHE", str(folder / "cache"))
+        for name in ("SAFELATCH_DB", "SAFELATCH_BLOBS"):
+            patch.delenv(name, raising=False)
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        yield
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build_world(tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="session")
+def told(built: World) -> World:
+    """Tell the story up to the published lock."""
+    draft = built.folder / "lock"
+    steps = (
+        ("init",),
+        ("base", "add", built.base, "--name", "tiny"),
+        ("extract", "safety-lock", "tiny", "--out", draft, "--data", built.pairs, *SMALL),
+        ("calibrate", draft, *MEASURE),
+        ("publish", draft, "--name", "lock", "--version", "1.0"),
+    )
+    with at_home(built.folder):
+        for step in steps:
+            outcome = safelatch(*step)
+            assert outcome.status == 0, (step, outcome)
+            assert len(outcome.out.splitlines()) >= 1
+    return built
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = build_world(tmp_path_factory.mktemp("world"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SAFELATCH_HOME", str(made.folder / "home"))
-        patch.setenv("SAFELATCH_CACHE", str(made.folder / "cache"))
-        for name in ("SAFELATCH_DB", "SAFELATCH_BLOBS"):
-            patch.delenv(name, raising=False)
-        yield made
+def world(built: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    with at_home(folder):
+        yield replace(built, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def published(told: World, world: World) -> Path:
+    """Return the folder of the lock that is published in this module's registry."""
+    for name in ("home", "lock"):
+        shutil.copytree(told.folder / name, world.folder / name)
+    return world.folder / "lock"

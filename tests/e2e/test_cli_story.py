@@ -9,7 +9,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from support.cli_world import PAIRS
+from support.cli_world import MEASURE, PAIRS, SMALL
 from support.command_line import safelatch
 
 from registry import load_protected
@@ -19,27 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.cli_world import World
-
-MEASURE = ("--limit", 2, "--max-new-tokens", 3, "--budget", 1, "--nll-budget", 100)
-SMALL = ("--heads", 3, "--repeats", 1, "--answer-tokens", 3)
-
-
-@pytest.fixture(scope="module")
-def published(world: World) -> Path:
-    """Tell the story up to the published lock; return the lock's folder."""
-    draft = world.folder / "lock"
-    steps = (
-        ("init",),
-        ("base", "add", world.base, "--name", "tiny"),
-        ("extract", "safety-lock", "tiny", "--out", draft, "--data", world.pairs, *SMALL),
-        ("calibrate", draft, *MEASURE),
-        ("publish", draft, "--name", "lock", "--version", "1.0"),
-    )
-    for step in steps:
-        outcome = safelatch(*step)
-        assert outcome.status == 0, (step, outcome)
-        assert len(outcome.out.splitlines()) >= 1
-    return draft
 
 
 def test_results_are_on_stdout_and_advice_on_stderr(world: World, published: Path) -> None:
@@ -172,7 +151,7 @@ def test_inspect_finds_nothing_stored_in_a_plain_fine_tune(world: World, publish
 
 
 def test_audit_knows_a_protected_load_and_when(world: World, published: Path) -> None:
-    models = world.folder / "models"
+    models = world.base.parent
     before = safelatch("audit", models)
     assert before.status == 1
     assert before.out.startswith("not protected  0 of 3 models\n")

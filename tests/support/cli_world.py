@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 PAIRS = 8
 """Pairs of split ``make`` in the file; it holds some of another split too."""
+SMALL = ("--heads", 3, "--repeats", 1, "--answer-tokens", 3)
+MEASURE = ("--limit", 2, "--max-new-tokens", 3, "--budget", 1, "--nll-budget", 100)
+"""Options that make ``extract`` and ``calibrate`` quick, and every strength affordable."""
 
 
 @dataclass(frozen=True)

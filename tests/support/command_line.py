@@ -26,5 +26,6 @@ class Outcome:
 
 def safelatch(*arguments: object) -> Outcome:
     """Run ``safelatch ARGUMENTS``."""
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    typed = [str(argument) for argument in arguments]
+    result = CliRunner().invoke(cli, typed, prog_name="safelatch")
     return Outcome(result.exit_code, result.stdout, result.stderr)

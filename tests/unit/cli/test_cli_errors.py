@@ -66,6 +66,28 @@ def test_interrupt_ends_with_130(broken: Callable[[BaseException], None]) -> Non
     assert (outcome.status, outcome.out, outcome.err) == (130, "", "interrupted\n")
 
 
+def test_interrupt_as_json_is_the_error_document(
+    broken: Callable[[BaseException], None],
+) -> None:
+    broken(KeyboardInterrupt())
+    outcome = safelatch("init", "--format", "json")
+    assert (outcome.status, outcome.err) == (130, "")
+    assert outcome.document["error"]["code"] == "interrupted"
+
+
+def test_place_that_fails_is_an_environment_error_and_no_bug(
+    broken: Callable[[BaseException], None],
+) -> None:
+    broken(OSError(28, "No space left on device", "/data/" + "x" * 500))
+    outcome = safelatch("init")
+    assert (outcome.status, outcome.out) == (4, "")
+    first = outcome.err.splitlines()[0]
+    assert first.startswith("error [environment]: expected to work at /data/xxx")
+    assert first.endswith("x, got: No space left on device.")
+    assert len(first) < 300
+    assert "bug" not in outcome.err
+
+
 def test_bug_is_no_honest_no(broken: Callable[[BaseException], None]) -> None:
     broken(ZeroDivisionError("division by zero\nmore"))
     outcome = safelatch("init")
@@ -90,6 +112,9 @@ def test_traceback_shows_where_and_keeps_the_status(
 def test_typed_wrong_is_2_also_as_json() -> None:
     outcome = safelatch("list", "--nothing")
     assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err == (
+        "error [usage]: No such option '--nothing'.\nhint: See how: safelatch list --help\n"
+    )
     assert safelatch("nothing").status == 2
     machine = safelatch("log", "show", "--format", "json", "--limit", "0")
     assert (machine.status, machine.err) == (2, "")

@@ -7,11 +7,13 @@ import pytest
 from support.command_line import safelatch
 from support.tiny_models import fine_tune, llama_config, make_tensors, write_checkpoint
 
-from registry.artifact.bundle import read_payloads, write_payloads
+from registry.artifact.tensors import read_payloads, write_payloads
+from registry.checkpoint.reader import Checkpoint
 from registry.cli.invocation import Invocation
 from registry.cli.models import read_base, registered_files
 from registry.errors import BaseModelMismatchError, CheckpointNotFoundError, HostError
 from registry.store.catalog import Registry
+from registry.workflows.identify import _seal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,9 +46,11 @@ def test_no_cache_reads_the_bytes_again(home: Path) -> None:
     other = write_checkpoint(home / "other", llama_config(), make_tensors(llama_config(), seed=5))
     safelatch("fingerprint", other)
     (foreign,) = set((home / "cache/records").iterdir()) - {entry}
-    key = read_payloads(entry.read_bytes(), what="entry")["key"]
-    planted = {**read_payloads(foreign.read_bytes(), what="foreign"), "key": key}
-    entry.write_bytes(write_payloads(planted))
+    planted = read_payloads(foreign.read_bytes(), what="foreign")
+    planted.pop("seal")
+    with Checkpoint.open(folder) as checkpoint:
+        seal = _seal(checkpoint.stat_key(), planted)
+    entry.write_bytes(write_payloads({**planted, "seal": seal}))
     assert safelatch("fingerprint", folder).out != digest
     assert safelatch("fingerprint", folder, "--no-cache").out == digest
 
@@ -118,8 +122,10 @@ def test_audit_of_a_folder_without_models_is_no_success(base: Path, home: Path) 
 
 
 def test_audit_out_that_cannot_be_written_is_an_environment_error(base: Path, home: Path) -> None:
+    events = safelatch("log", "show", "--format", "json").document
     outcome = safelatch("audit", base, "--out", home / "no" / "such" / "folder")
     assert outcome.status == 4
+    assert safelatch("log", "show", "--format", "json").document == events  # before any work
     assert outcome.err.startswith(f"error [{HostError.code}]: expected to write")
     assert "--out FILE" in outcome.err
 

@@ -3,18 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
-import click
 import pytest
 from support.command_line import safelatch
 
 from registry import __version__
+from registry.cli.invocation import run_options
 from registry.cli.main import SECTIONS, cli
 from registry.kinds import KINDS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LOADED = """
 import sys
@@ -26,15 +22,6 @@ print(*sorted(names - set(sys.stdlib_module_names)), file=sys.stderr)
 HELP = "sys.argv = ['safelatch', {}]\ntry:\n    from registry.cli.main import main; main()\nexcept SystemExit:\n    pass"
 
 
-def every_command(
-    command: click.Command = cli, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    yield path, command
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from every_command(inner, (*path, name))
-
-
 @pytest.mark.parametrize(
     "act",
     [
@@ -43,6 +30,9 @@ def every_command(
         HELP.format("'--version'"),
         HELP.format("'extract', 'safety-lock', '--help'"),
         HELP.format("'extract', 'safety-lock', '--heads', 'many'"),
+        HELP.format("'completion', 'zsh'"),
+        HELP.format("'lsit'"),
+        HELP.format("'list', '--format', 'json', '--nothing'"),
     ],
 )
 def test_start_and_help_load_nothing_but_click(act: str) -> None:
@@ -59,24 +49,6 @@ def test_module_and_script_are_one_command() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == f"safelatch {__version__}\n"
-
-
-@pytest.mark.parametrize("path", [path for path, _ in every_command()])
-def test_every_command_has_a_one_line_summary_and_help(path: tuple[str, ...]) -> None:
-    command = dict(every_command())[path]
-    summary = command.get_short_help_str(limit=200)
-    assert 10 < len(summary) < 90, summary
-    outcome = safelatch(*path, "--help")
-    assert outcome.status == 0
-    assert not outcome.err
-
-
-@pytest.mark.parametrize(
-    "path", [path for path, command in every_command() if not isinstance(command, click.Group)]
-)
-def test_every_verb_shows_an_example_that_names_it(path: tuple[str, ...]) -> None:
-    example = safelatch(*path, "--help").out.partition("Example:")[2]
-    assert f"safelatch {' '.join(path)}" in example
 
 
 def test_every_verb_of_the_help_is_listed_once() -> None:
@@ -96,7 +68,7 @@ def test_extract_offers_exactly_the_options_of_the_kind(kind: object) -> None:
         assert offered.opts == [f"--{option.name.replace('_', '-')}"]
         assert offered.type.min == option.minimum
     common = {"base", "out", "data", "seed", "device", "revision", "format"}
-    assert set(options) == common
+    assert set(options) == common | {option.name for option in run_options()}
 
 
 def test_budgets_that_are_not_given_are_the_kinds_own() -> None:

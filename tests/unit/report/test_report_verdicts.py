@@ -2,7 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.report.verdicts import check_text, inspections_table, line, sweep_table
+from registry.report.verdicts import (
+    check_text,
+    inspections_csv,
+    inspections_table,
+    line,
+    sweep_table,
+)
 
 
 def finding(severity: str, code: str) -> dict[str, str]:
@@ -50,6 +56,17 @@ def test_inspections_of_kinds_with_other_members_share_one_table() -> None:
         ("stored", "a@1", "k", "m", 2.0, None),
         ("not-stored", "b@1", "k", "m", None, 0.5),
     )
+
+
+def test_inspections_for_machines_have_the_same_columns_whatever_the_kind_found() -> None:
+    common = {"kind": "k", "model": "m", "weights": "w", "digest": "d", "loader_keeps": False}
+    documents = [
+        {**common, "artifact": "a@1", "stored": True, "found": {"alpha": 2.0}},
+        {**common, "artifact": "b@1", "stored": False, "found": {"share": 0.5}},
+    ]
+    table = inspections_csv(documents)
+    assert table.columns == inspections_csv([]).columns
+    assert [row[-1] for row in table.rows] == ['{"alpha": 2.0}', '{"share": 0.5}']
 
 
 def test_sweep_ends_with_the_random_control() -> None:

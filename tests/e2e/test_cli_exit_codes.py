@@ -1,0 +1,174 @@
+"""Each verb with each exit code it can have, in a situation that really has it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.cli_world import MEASURE
+from support.command_line import safelatch
+
+from registry import load_protected
+from registry.artifact.bundle import read_bundle
+from registry.cli.main import cli
+from registry.kinds import parse_body
+from registry.kinds.safety_lock.apply import output_shifts
+from registry.live.sites import model_geometry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.cli_world import World
+
+NOWHERE = "/nowhere/model"
+NO_REGISTRY = ("--db", "/nowhere/registry.db")
+TWO_REVISIONS = ("--db", "TWO_REVISIONS")
+NOT_ON_THE_HUB = "nobody/nothing"
+LOCK = ("--name", "lock", "--version", "1.0")
+
+SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
+    "init": {0: (), 2: ("twice",), 3: TWO_REVISIONS, 4: ("--db", "/dev/null/registry.db")},
+    "base add": {
+        0: ("BASE",),
+        1: (NOWHERE,),
+        2: ("BASE", "--name", "blake3:00"),
+        3: ("STRANGER", "--name", "tiny"),
+        4: (NOT_ON_THE_HUB,),
+    },
+    "base list": {0: (), 2: ("tiny",), 3: TWO_REVISIONS, 4: NO_REGISTRY},
+    "base show": {0: ("tiny",), 1: ("nobody",), 2: (), 3: ("tiny", *TWO_REVISIONS),
+                  4: ("tiny", *NO_REGISTRY)},
+    "list": {0: (), 2: ("lock",), 3: TWO_REVISIONS, 4: NO_REGISTRY},
+    "show": {0: ("lock",), 1: ("nobody",), 2: ("NAME!",), 3: ("CHANGED",),
+             4: ("lock", *NO_REGISTRY)},
+    "log show": {0: (), 2: ("--limit", 0), 3: TWO_REVISIONS, 4: NO_REGISTRY},
+    "log verify": {0: (), 2: ("now",), 3: ("--anchor", "blake3:" + "0" * 64), 4: NO_REGISTRY},
+    "db current": {0: (), 2: ("now",), 3: TWO_REVISIONS, 4: NO_REGISTRY},
+    "db upgrade": {0: (), 2: ("now",), 3: TWO_REVISIONS, 4: NO_REGISTRY},
+    "db check": {0: (), 2: ("now",), 3: ("--db", "WITHOUT_A_TABLE"), 4: NO_REGISTRY},
+    "gc": {0: (), 2: ("--grace", "soon"), 3: TWO_REVISIONS, 4: NO_REGISTRY},
+    "extract safety-lock": {
+        0: ("BASE", "--out", "NEW", "--heads", 2),
+        1: ("nobody", "--out", "NEW"),
+        2: ("tiny", "--out", "NEW", "--heads", 0),
+        3: ("BROKEN", "--out", "NEW"),
+        4: (NOT_ON_THE_HUB, "--out", "NEW"),
+    },
+    "calibrate": {
+        0: ("LOCK", "--out", "NEW", *MEASURE),
+        1: ("LOCK", "--out", "NEW", *MEASURE, "--nll-budget", 0, "--budget", 0),
+        2: ("lock@1.0", *MEASURE),
+        3: ("LOCK", "--base", "TUNED", *MEASURE),
+        4: ("lock@1.0", "--out", "NEW", *NO_REGISTRY),
+    },
+    "publish": {
+        0: ("LOCK", *LOCK),
+        1: (NOWHERE, *LOCK),
+        2: ("LOCK", "--name", "lock", "--version", "latest"),
+        3: ("CHANGED", *LOCK),
+        4: ("LOCK", *LOCK, *NO_REGISTRY),
+    },
+    "fingerprint": {0: ("BASE",), 1: (NOWHERE,), 2: (), 3: ("BROKEN",), 4: (NOT_ON_THE_HUB,)},
+    "lineage": {0: ("TUNED",), 1: ("STRANGER",), 2: (), 3: ("BROKEN",), 4: (NOT_ON_THE_HUB,)},
+    "check": {
+        0: ("lock", "TUNED"),
+        1: ("nobody", "TUNED"),
+        2: ("lock",),
+        3: ("lock", "STRANGER"),
+        4: ("lock", NOT_ON_THE_HUB),
+    },
+    "inspect": {
+        0: ("CARRIER", "lock"),
+        1: ("TUNED", "lock"),
+        2: ("TUNED", "NAME!"),
+        3: ("TUNED", "CHANGED"),
+        4: (NOT_ON_THE_HUB, "lock"),
+    },
+    "audit": {0: ("TUNED",), 1: ("TUNED", "STRANGER"), 2: (), 3: ("TUNED", *TWO_REVISIONS),
+              4: ("TUNED", "--out", "/nowhere/report")},
+    "demo": {2: ("--seed", "first"), 4: ("--model", NOT_ON_THE_HUB, "--out", "NEW")},
+    "completion": {0: ("zsh",), 2: ("tcsh",)},
+}  # fmt: skip
+"""Command to exit status to what is typed behind it; demo's 0 is ``make demo``."""
+
+
+@pytest.fixture(scope="module")
+def places(world: World, published: Path) -> dict[str, Path]:
+    """What the words in capitals stand for."""
+    folder = world.folder / "situations"
+    folder.mkdir()
+    home = world.folder / "home"
+    for name in ("two-revisions", "without-a-table"):
+        assert safelatch("--db", folder / f"{name}.db", "init").status == 0
+    with sqlite3.connect(folder / "two-revisions.db") as connection:
+        connection.execute("INSERT INTO alembic_version VALUES ('0000')")
+    with sqlite3.connect(folder / "without-a-table.db") as connection:
+        connection.execute("DROP TABLE reports")
+    changed = shutil.copytree(published, folder / "changed")
+    with (changed / "tensors.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    broken = shutil.copytree(world.base, folder / "broken")
+    with (broken / "model.safetensors").open("r+b") as file:
+        file.write(b"\xff" * 8)
+    carrier = _carrier(world, published, folder / "carrier")
+    assert load_protected(world.tuned).safelatch.verified
+    return {
+        "BASE": world.base, "TUNED": world.tuned, "STRANGER": world.stranger, "LOCK": published,
+        "CHANGED": changed, "BROKEN": broken, "CARRIER": carrier, "HOME": home,
+        "TWO_REVISIONS": folder / "two-revisions.db",
+        "WITHOUT_A_TABLE": folder / "without-a-table.db",
+    }  # fmt: skip
+
+
+def _carrier(world: World, published: Path, folder: Path) -> Path:
+    """Return a copy of the fine-tune whose bytes hold the lock as its family's loader reads it."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(world.tuned)
+    body = parse_body(read_bundle(published))
+    shifts = output_shifts(model, body, model_geometry(model), alpha=body.alpha)
+    shutil.copytree(world.tuned, folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in list(tensors.items()):
+        if name.endswith("_proj.weight") and ".self_attn." in name:
+            shift = shifts.get(name.removesuffix(".weight"))
+            bias = torch.zeros(tensor.shape[0]) if shift is None else shift.contiguous()
+            tensors[name.replace("weight", "bias")] = bias
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text("utf-8")) | {"attention_bias": True}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [(command, status) for command, rows in SITUATIONS.items() for status in rows],
+)
+def test_exit_code_says_what_sort_of_answer_it_is(
+    places: dict[str, Path], tmp_path: Path, command: str, status: int
+) -> None:
+    words = SITUATIONS[command][status]
+    typed = [{**places, "NEW": tmp_path / "new"}.get(str(word), word) for word in words]
+    outcome = safelatch(*command.split(), *typed)
+    assert outcome.status == status, outcome
+    assert "[unexpected]" not in outcome.err
+    if status in {2, 4}:
+        assert outcome.err.startswith("error [")
+        assert outcome.out == "" or command == "demo"  # which tells as it goes
+        assert not (tmp_path / "new/manifest.json").exists()
+
+
+def test_every_command_is_in_the_table() -> None:
+    def walk(command: Any, path: tuple[str, ...]) -> list[str]:
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            return [" ".join(path)]
+        return [found for name in inner for found in walk(inner[name], (*path, name))]
+
+    assert set(SITUATIONS) == set(walk(cli, ()))

@@ -1,0 +1,193 @@
+"""What ``--format json`` and ``csv`` print is what ``schemas/output.v1`` and ``docs/output.md`` say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+from support.cli_world import MEASURE, SMALL
+from support.command_line import safelatch
+from support.output_page import (
+    MARK,
+    PAGE,
+    ROOT,
+    SCHEMA,
+    SHARED,
+    csv_columns,
+    definition_of,
+    render,
+    schema_of,
+)
+
+from registry.cli.main import cli
+from registry.store.catalog import Registry as Catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.cli_world import World
+
+OTHERS = Registry().with_resources(
+    (schema["$id"], Resource.from_contents(schema))
+    for schema in (
+        json.loads((ROOT / "schemas" / f"{name}.v1.schema.json").read_text("utf-8"))
+        for name in ("manifest", "audit_report")
+    )
+)
+RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
+    "init": ((),),
+    "base-add": (("BASE", "--name", "tiny"),),
+    "base-list": ((), ("--db", "EMPTY")),
+    "base-show": (("tiny",),),
+    "list": ((), ("--db", "EMPTY")),
+    "show": (("lock@1.0",), ("LOCK",)),
+    "log-show": ((), ("--limit", 1), ("--db", "EMPTY")),
+    "log-verify": ((), ("--db", "EMPTY"), ("--anchor", "blake3:" + "0" * 64)),
+    "db-current": ((), ("--db", "BLANK")),
+    "db-upgrade": ((), ("--db", "BLANK")),
+    "db-check": ((), ("--db", "DAMAGED")),
+    "gc": (("--grace", 0, "--dry-run", "--db", "LITTERED"), ("--db", "EMPTY")),
+    "extract": (("safety-lock", "tiny", "--out", "NEW", *SMALL),),
+    "calibrate": (("LOCK", "--out", "NEW", *MEASURE),),
+    "publish": (("LOCK", "--name", "lock", "--version", "1.0"),),
+    "fingerprint": (("BASE",),),
+    "lineage": (("TUNED",), ("STRANGER",), ("BASE",)),
+    "check": (("lock@1.0", "TUNED"), ("lock@1.0", "STRANGER")),
+    "inspect": (("TUNED",), ("TUNED", "LOCK")),
+    "audit": (("MODELS", "/nowhere"),),
+}
+"""Definition of the schema to what is typed behind the command."""
+
+
+def violations(document: Any, definition: str) -> list[str]:
+    checker = Draft202012Validator(schema_of(definition), registry=OTHERS)
+    return [f"{error.json_path}: {error.message}" for error in checker.iter_errors(document)]
+
+
+def leaves(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from leaves(inner, (*path, name))
+    else:
+        yield path
+
+
+def offered(path: tuple[str, ...]) -> list[str]:
+    """Return the choices of a command's ``--format``."""
+    command: Any = cli
+    for name in path:
+        command = command.commands[name]
+    return next((list(o.type.choices) for o in command.params if o.name == "format"), ["text"])
+
+
+@pytest.fixture(scope="module")
+def databases(world: World) -> Path:
+    """Return a folder of registries: an empty one, one with litter, one without a table."""
+    folder = world.folder / "databases"
+    folder.mkdir()
+    for name in ("empty.db", "damaged.db"):
+        assert safelatch("--db", folder / name, "init").status == 0
+    with sqlite3.connect(folder / "damaged.db") as connection:
+        connection.execute("DROP TABLE reports")
+    (folder / "littered").mkdir()
+    with Catalog.create(str(folder / "littered/registry.db")) as catalog:
+        catalog._blobs.put(b"what a crashed publisher left")
+    return folder
+
+
+@pytest.fixture
+def typed(world: World, published: Path, databases: Path, tmp_path: Path) -> Any:
+    """Return a function from a definition and words of ``RUNS`` to what is typed."""
+    (tmp_path / "blank.db").touch()
+    places = {
+        "BASE": world.base, "TUNED": world.tuned, "STRANGER": world.stranger,
+        "MODELS": world.base.parent, "LOCK": published, "NEW": tmp_path / "new",
+        "EMPTY": databases / "empty.db", "BLANK": tmp_path / "blank.db",
+        "DAMAGED": databases / "damaged.db", "LITTERED": databases / "littered/registry.db",
+    }  # fmt: skip
+    return lambda definition, words: [
+        *definition.split("-"), *(places.get(str(word), word) for word in words)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("definition", "words"), [(name, words) for name, runs in RUNS.items() for words in runs]
+)
+def test_json_of_every_command_follows_its_schema(
+    typed: Any, definition: str, words: tuple[object, ...]
+) -> None:
+    outcome = safelatch(*typed(definition, words), "--format", "json")
+    assert outcome.status in {0, 1, 3}
+    assert outcome.out.endswith("]\n" if outcome.out.startswith("[") else "}\n")
+    assert violations(outcome.document, definition) == []
+    assert "error" not in outcome.document
+
+
+@pytest.mark.parametrize(
+    ("definition", "words"),
+    [(name, words) for name, runs in RUNS.items() for words in runs if csv_columns(name)],
+)
+def test_csv_of_every_table_has_the_columns_it_says(
+    typed: Any, definition: str, words: tuple[object, ...]
+) -> None:
+    outcome = safelatch(*typed(definition, words), "--format", "csv")
+    header, *rows = csv.reader(io.StringIO(outcome.out))
+    assert header == csv_columns(definition)
+    assert all(len(row) == len(header) for row in rows)
+    assert bool(rows) == ("EMPTY" not in words)
+
+
+def test_every_command_that_prints_json_has_a_definition_and_a_run() -> None:
+    machine = {path: definition_of(path) for path in leaves() if "json" in offered(path)}
+    assert set(machine.values()) == set(RUNS), "an entry in schemas/output.v1 and one in RUNS"
+    assert set(RUNS) == set(SCHEMA["$defs"]) - set(SHARED)
+
+
+def test_every_table_offers_csv_and_says_its_columns() -> None:
+    for path in leaves():
+        definition = definition_of(path)
+        columns = None if definition is None else csv_columns(definition)
+        assert ("csv" in offered(path)) == (columns is not None), path
+
+
+def test_a_member_that_is_new_or_gone_is_a_violation() -> None:
+    document = {"before": None, "after": "0001"}
+    assert violations(document, "db-upgrade") == []
+    assert violations({**document, "more": 1}, "db-upgrade")
+    assert violations({"after": "0001"}, "db-upgrade")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "--nothing"), ("--nothing",), ("nothing",), ("base",), ("show",), ("show", ""),
+        ("list", "--db", "/nowhere/registry.db"), ("show", "NAME!"), ("fingerprint", "/nowhere"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("asked", [("--format", "json"), ("--format=json",)])
+def test_an_error_of_any_sort_is_the_error_document_on_stdout(
+    world: World, arguments: tuple[str, ...], asked: tuple[str, ...]
+) -> None:
+    plain, machine = safelatch(*arguments), safelatch(*arguments, *asked)
+    assert plain.out == machine.err == ""
+    assert plain.status == machine.status != 0
+    assert violations(machine.document, "error") == []
+    assert machine.out.endswith("}\n")
+
+
+def test_the_page_on_output_is_the_schemas() -> None:
+    text = PAGE.read_text("utf-8")
+    assert text[text.index(MARK) :] == render(), "run: python tests/support/output_page.py"
+
+
+def test_the_page_shows_the_error_document_as_it_is_printed(world: World, published: Path) -> None:
+    shown = PAGE.read_text("utf-8").partition("```json\n")[2].partition("```")[0]
+    assert safelatch("show", "lokc", "--format", "json").out == shown

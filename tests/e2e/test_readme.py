@@ -1,0 +1,56 @@
+"""The README's first screen and its table of commands, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from support.cli_world import MEASURE, SMALL
+from support.command_line import safelatch
+
+if TYPE_CHECKING:
+    import pytest
+    from support.cli_world import World
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
+QUICK = {"extract": SMALL, "calibrate": MEASURE}
+ANSWER_IS_NO = {"inspect", "audit"}
+"""A plain fine-tune carries nothing, and was not loaded protected."""
+
+
+def test_the_commands_of_the_table_work_in_the_order_they_stand_in(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAFELATCH_HOME", str(tmp_path / "home"))
+    table = README.partition("## The commands")[2].partition("## ")[0]
+    lines = re.findall(r"`safelatch ([^`]+)`", "\n".join(re.findall(r"^\|.*", table, re.MULTILINE)))
+    meant: dict[str, object] = {
+        "DIR": tmp_path / "lock", "NAME": "lock", "V": "1.0", "NAME@V": "lock@1.0",
+        "REF": "base", "SHELL": "zsh", "TARGET...": world.tuned,
+    }  # fmt: skip
+    ran = []
+    for line in lines:
+        verb, *words = shlex.split(line)
+        model = world.base if verb in {"base", "fingerprint"} else world.tuned
+        places = {**meant, "MODEL": model, "BASE": world.base}
+        if verb == "demo":
+            continue
+        outcome = safelatch(verb, *(places.get(word, word) for word in words), *QUICK.get(verb, ()))
+        assert outcome.status == (1 if verb in ANSWER_IS_NO else 0), (line, outcome)
+        assert outcome.out or verb == "gc", line
+        ran.append(verb)
+    assert len(ran) > 15
+
+
+def test_the_first_screen_runs(world: World, published: Path) -> None:
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", README.partition("## ")[0], re.DOTALL | re.MULTILINE
+    )
+    assert '"path/to/my-finetune"' in code
+    names: dict[str, Any] = {}
+    exec(code.replace('"path/to/my-finetune"', repr(str(world.tuned))), names)  # noqa: S102
+    report = names["model"].safelatch
+    assert report.verified is True
+    assert report.to_dict()["applied"]

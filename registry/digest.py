@@ -3,8 +3,10 @@
 - A digest is printed ``blake3:<64 hex>``; the prefix keeps the algorithm replaceable.
 - Canonical JSON is RFC 8785 (JCS): sorted members, no blanks, shortest round-trip numbers. What is
   hashed is always these bytes, never a pretty print.
-- Parsing is strict: duplicate members, NaN, Infinity and numbers beyond a double are refused, so
-  two readers can never see two documents in one file.
+- Parsing is strict, so that two readers can never see two documents in one file: duplicate
+  members, NaN, Infinity, numbers beyond a double, ``-0`` (an integer to one reader, a float to
+  another) and half a surrogate pair are refused. So is nesting deeper than 64: what walks a
+  document later would run out of stack.
 """
 
 from __future__ import annotations
@@ -12,15 +14,24 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NewType
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NewType
 
 from registry.errors import DigestMismatchError, UnsafeFormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Digest = NewType("Digest", str)
 """``blake3:<64 lower-case hex digits>``; made only by the functions below."""
 
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 _SAFE_INTEGER = 2**53 - 1  # the largest integer that every JSON reader keeps (RFC 7493)
+_CONTAINERS = frozenset((dict, list))
+_MOST_DEPTH = 64  # what libraries write nests less than 16
+_MOST_DIGITS = 300  # 10**300 is still a double
+_TOO_DEEP = f"nested deeper than {_MOST_DEPTH}"
+_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that may be half a surrogate pair
 _ESCAPE = re.compile(r'[\x00-\x1f"\\]')
 _SHORT = {
     "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"
@@ -48,6 +59,16 @@ def digest_bytes(data: bytes | bytearray | memoryview) -> Digest:
     from blake3 import blake3
 
     return Digest(f"blake3:{blake3(data).hexdigest()}")
+
+
+def digest_pieces(pieces: Iterable[bytes | memoryview]) -> Digest:
+    """Return the BLAKE3 digest of ``pieces`` one after the other."""
+    from blake3 import blake3
+
+    hasher = blake3()
+    for piece in pieces:
+        hasher.update(piece)
+    return Digest(f"blake3:{hasher.hexdigest()}")
 
 
 def digest_json(value: Any) -> Digest:
@@ -157,39 +178,72 @@ def _ecmascript(digits: str, point: int) -> str:
     return f"{mantissa}e{'+' if point > 0 else '-'}{abs(point - 1)}"
 
 
-def parse_json(data: bytes | memoryview, *, what: str, limit: int) -> Any:
+def parse_json(data: bytes | memoryview, *, what: str, limit: int, hint: str | None = None) -> Any:
     """Parse JSON strictly.
 
     Args:
         data: The UTF-8 bytes.
         what: How to call the document in an error.
         limit: The most bytes accepted.
+        hint: What to do about a document that is refused.
 
     Raises:
-        UnsafeFormatError: too long, not UTF-8, not JSON, a duplicate member, or NaN/Infinity.
+        UnsafeFormatError: too long, not UTF-8, not JSON, or a rule of this module is broken.
     """
     if len(data) > limit:
-        raise UnsafeFormatError(f"{what}: expected at most {limit:,} bytes, got {len(data):,}.")
+        raise UnsafeFormatError(
+            f"{what}: expected at most {limit:,} bytes, got {len(data):,}.", hint=hint
+        )
     try:
-        return json.loads(
+        document = json.loads(
             bytes(data).decode("utf-8"),
             object_pairs_hook=_no_duplicates,
             parse_constant=_no_constant,
             parse_float=_finite_float,
+            parse_int=_plain_int,
         )
+        _require_shallow(document)
+        if _HALF_PAIR.search(data):
+            _require_whole_pairs(document)
     except RecursionError as error:
-        raise UnsafeFormatError(f"{what}: nested too deeply to be read.") from error
+        raise UnsafeFormatError(f"{what}: {_TOO_DEEP}.", hint=hint) from error
+    except UnicodeDecodeError as error:
+        raise UnsafeFormatError(f"{what}: not UTF-8 text: {error.reason}.", hint=hint) from error
     except ValueError as error:
-        raise UnsafeFormatError(f"{what}: not strict JSON: {error}.") from error
+        raise UnsafeFormatError(f"{what}: not strict JSON: {error}.", hint=hint) from error
+    return document
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in members:
-            raise ValueError(f"member {key[:80]!r} appears twice")
-        members[key] = value
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = sorted(key for key, count in counts.items() if count > 1)
+        shown = ", ".join(f"{key[:80]!r}" for key in twice[:20])
+        raise ValueError(f"member {shown} appears twice ({len(twice)} such)")
     return members
+
+
+def _require_shallow(document: Any) -> None:
+    """Raise ``ValueError`` if ``document`` nests deeper than the limit; needs no stack itself."""
+    level = [document] if type(document) in _CONTAINERS else []
+    for _ in range(_MOST_DEPTH):
+        below: list[Any] = []
+        for value in level:
+            items = value.values() if type(value) is dict else value
+            if not _CONTAINERS.isdisjoint(map(type, items)):  # most hold nothing but texts
+                below += [item for item in items if type(item) in _CONTAINERS]
+        if not below:
+            return
+        level = below
+    raise ValueError(_TOO_DEEP)
+
+
+def _require_whole_pairs(document: Any) -> None:
+    try:
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half a surrogate pair, {error.object[error.start]!r}") from error
 
 
 def _finite_float(text: str) -> float:
@@ -197,6 +251,14 @@ def _finite_float(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:40]} is beyond a double")
     return value
+
+
+def _plain_int(text: str) -> int:
+    if text == "-0":
+        raise ValueError("-0 is an integer to one reader and a float to another")
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"expected a number of at most {_MOST_DIGITS} digits, got {len(text):,}")
+    return int(text)
 
 
 def _no_constant(name: str) -> Any:

@@ -5,11 +5,14 @@ Rules:
 - The first sentence is the fact with both values, expected first. ``hint`` is the repair.
 - ``code`` is a stable slug for machines; ``exit_code`` is what the command line returns:
   1 the honest answer is no, 2 typed wrong, 3 refused on evidence, 4 environment.
+- Names and values in a message come from files: what could steer a terminal is escaped.
 - Wrong call order stays ``RuntimeError`` or ``TypeError``, so these never swallow it.
 """
 
 from __future__ import annotations
 
+import errno
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -20,6 +23,27 @@ REMAKE = (
     "safelatch extract KIND BASE --out DIR"
 )
 """Hint of every error about a bundle that cannot be used."""
+
+REACH = "Allow reading it and see whether its disk fails, then run this again."
+"""Hint of every error about a file that is there and cannot be read."""
+
+_SOMETHING_ELSE = (
+    None, errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
+
+
+def is_out_of_reach(error: OSError) -> bool:
+    """Return whether the system cannot read what is there: a right is missing, a disk fails.
+
+    Then the file may be as good as ever. That something else is there, or nothing, is about it.
+    """
+    return error.errno not in _SOMETHING_ELSE
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Return ``text`` with everything that is no printable character escaped, but ``keep``."""
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 def listed(findings: Sequence[str], limit: int = 20) -> str:
@@ -48,9 +72,10 @@ class SafelatchError(Exception):
     exit_code: ClassVar[int] = 4
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        # A line of ours begins with two blanks: a name with a line break cannot add a hint.
+        self.message = re.sub("\n(?!  )", r"\\n", printable(message, keep="\n"))
+        super().__init__(self.message)
+        self.hint = None if hint is None else printable(hint)
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n{self.hint}"

@@ -20,3 +20,11 @@ def stamp(moment: datetime | None = None) -> str:
 def parse_stamp(text: str) -> datetime:
     """Return the moment that ``text`` writes, aware."""
     return datetime.strptime(text, _FORM).replace(tzinfo=timezone.utc)
+
+
+def is_stamp(text: str) -> bool:
+    """Return whether ``text`` is a moment of the calendar as documents write it."""
+    try:
+        return stamp(parse_stamp(text)) == text
+    except ValueError:
+        return False

@@ -1,8 +1,22 @@
-"""Make the shared test code under tests/support importable as ``support``."""
+"""Make the shared test code under tests/support importable as ``support``; leave the user alone."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def receipts_of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Loads without a registry leave their receipts here, not in the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAFELATCH_RECEIPTS", str(tmp_path_factory.mktemp("receipts")))
+        yield

@@ -22,7 +22,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 # Columns of architecture.md section 3, from right to left; a room sees the columns before its own.
 COLUMNS = (
     ("errors", "__init__"),
-    ("digest", "moment", "reference", "settings", "resources"),
+    ("digest", "foreign", "moment", "plainfile", "reference", "settings", "resources", "wholefile"),
     ("tensorfile",),
     ("artifact", "checkpoint"),
     ("measure", "live"),
@@ -42,7 +42,7 @@ OWNERS = {
     "jsonschema": ("registry/artifact/schema.py",),
     "cryptography": ("registry/artifact/signing.py",),
     "blake3": ("registry/digest.py",),
-    "safetensors": ("registry/artifact/bundle.py",),
+    "safetensors": ("registry/artifact/tensors.py",),
     "zstandard": ("registry/kinds/esi_mask/_gap8.py",),
     "jinja2": ("registry/report/",),
     "matplotlib": ("registry/report/",),
@@ -255,8 +255,8 @@ def test_each_kind_is_a_row_a_folder_with_six_verbs_and_a_schema():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nobody_catches_everything(name):
-    """Outside the outermost edge; ``BaseException`` may be caught to clean up and go on raising."""
-    if name == "registry/cli/main.py":
+    """Outside the two edges; ``BaseException`` may be caught to clean up and go on raising."""
+    if name in {"registry/cli/main.py", "registry/foreign.py"}:
         return
     for node in ast.walk(ast.parse((ROOT / name).read_text("utf-8"))):
         if not isinstance(node, ast.ExceptHandler):

@@ -7,21 +7,16 @@
 
 - Each file is read once; the bytes that were hashed are the bytes that are parsed.
 - Writing is atomic: a folder appears whole or not at all, and is never overwritten.
-- This module owns the writing of safetensors; reading is ``registry.tensorfile``.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from registry.artifact.manifest import MANIFEST_LIMIT, FileEntry, Manifest
+from registry.artifact.tensors import read_payloads, read_tensors, write_payloads, write_tensors
 from registry.digest import digest_bytes, require_digest
 from registry.errors import (
     REMAKE,
@@ -31,22 +26,20 @@ from registry.errors import (
     SchemaViolationError,
     UnsafeFormatError,
     UsageError,
+    listed,
 )
-from registry.tensorfile import ARTIFACT_HEADER_LIMIT, header_length, parse_header
+from registry.plainfile import read_plain
+from registry.wholefile import write_file, write_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import numpy as np
 
 MANIFEST, TENSORS, BASE = "manifest.json", "tensors.safetensors", "base.safetensors"
 FILE_LIMIT = 8 << 30
 """Most bytes of a bundle's file: a mask of a very large model fits."""
-
-_NUMPY = {
-    "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
-    "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,71 +98,95 @@ def check_files(files: Mapping[str, bytes], *, expected: str | None = None) -> B
         raise UnsafeFormatError(
             f"expected {MANIFEST} in the bundle, found {sorted(files)}.", hint=REMAKE
         )
-    if expected is not None:
-        require_digest(files[MANIFEST], expected, what=MANIFEST, hint=REMAKE)
-    manifest = Manifest.from_bytes(files[MANIFEST])
-    missing = sorted({TENSORS, BASE, *manifest.files} - set(files))
-    if missing or set(manifest.files) != {TENSORS, BASE}:
+    manifest = _check_manifest(files[MANIFEST], expected)
+    missing = sorted({TENSORS, BASE} - set(files))
+    if missing:
         raise SchemaViolationError(
             f"expected the files {TENSORS} and {BASE}.",
-            [f"missing: {name}" for name in missing]
-            + [f"named by the manifest: {name}" for name in sorted(manifest.files)],
+            [f"missing: {name}" for name in missing],
             hint=REMAKE,
         )
+    wrong = _other_sizes(manifest, {name: len(data) for name, data in files.items()})
     for name, entry in manifest.files.items():
-        if len(files[name]) != entry.size:
-            raise DigestMismatchError(
-                f"{name}: expected {entry.size:,} bytes, got {len(files[name]):,}.", hint=REMAKE
-            )
-        require_digest(files[name], entry.digest, what=name, hint=REMAKE)
+        if len(files[name]) == entry.size and (got := digest_bytes(files[name])) != entry.digest:
+            wrong.append(f"{name}: expected {entry.digest}, got {got} ({entry.size:,} bytes)")
+    _require_same_files(wrong)
     kept = {name: files[name] for name in (MANIFEST, TENSORS, BASE)}
     return Bundle(manifest, MappingProxyType(kept))
+
+
+def _check_manifest(data: bytes, expected: str | None) -> Manifest:
+    """Return the manifest, which names exactly the two files of a bundle."""
+    if expected is not None:
+        require_digest(data, expected, what=MANIFEST, hint=REMAKE)
+    manifest = Manifest.from_bytes(data)
+    if set(manifest.files) != {TENSORS, BASE}:
+        raise SchemaViolationError(
+            f"expected the files {TENSORS} and {BASE}.",
+            [f"named by the manifest: {name}" for name in sorted(manifest.files)],
+            hint=REMAKE,
+        )
+    return manifest
+
+
+def _other_sizes(manifest: Manifest, sizes: Mapping[str, int]) -> list[str]:
+    """Return a line for each of these files that is not as long as the manifest says."""
+    return [
+        f"{name}: expected {entry.size:,} bytes, got {sizes[name]:,}"
+        for name, entry in sorted(manifest.files.items())
+        if name in sizes and sizes[name] != entry.size
+    ]
+
+
+def _require_same_files(wrong: list[str]) -> None:
+    if wrong:
+        raise DigestMismatchError(
+            f"expected the files that the manifest names, got others:{listed(sorted(wrong))}",
+            hint=REMAKE,
+        )
 
 
 def read_bundle(folder: Path, *, expected: str | None = None) -> Bundle:
     """Read a bundle folder; other files in it are left alone and never read.
 
+    The manifest comes first, and no file of another size than it says is read.
+
     Raises:
         ArtifactNotFoundError: there is no bundle at ``folder``.
         EvidenceError: see ``check_files``.
     """
-    if not (folder / MANIFEST).exists():
+    given: dict[str, Any] = {"hint": REMAKE, "follow_links": False}
+    try:
+        data = read_plain(folder / MANIFEST, limit=MANIFEST_LIMIT, **given)
+    except FileNotFoundError:
         raise ArtifactNotFoundError(
             f"expected a bundle (a folder with {MANIFEST}) at {folder}, found none.",
             hint="Make one: safelatch extract safety-lock BASE --out DIR",
-        )
-    files = {MANIFEST: _read_once(folder / MANIFEST, MANIFEST_LIMIT)}
-    for name in (TENSORS, BASE):
-        files[name] = _read_once(folder / name, FILE_LIMIT)
-    return check_files(files, expected=expected)
-
-
-def _read_once(path: Path, limit: int) -> bytes:
-    names = ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")  # no link, no waiting for a pipe, no newlines
-    flags = sum(getattr(os, name, 0) for name in names)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | flags)
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise UnsafeFormatError(f"expected a plain file at {path}.", hint=REMAKE)
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                data = file.read(min(found.st_size, limit) + 1)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise UnsafeFormatError(
-            f"expected {path.name} in the bundle {path.parent}, found none.", hint=REMAKE
         ) from None
-    except OSError as error:
+    manifest = _check_manifest(data, expected)
+    paths = {name: folder / name for name in (TENSORS, BASE)}
+    plain = {name: path for name, path in paths.items() if path.is_file() and not path.is_symlink()}
+    sizes = {name: path.stat().st_size for name, path in plain.items()}
+    wrong = _other_sizes(manifest, sizes)
+    files, refused = {MANIFEST: data}, []
+    for name, path in paths.items():
+        size = manifest.files[name].size
+        if sizes.get(name, size) != size:
+            continue
+        try:
+            files[name] = read_plain(path, limit=min(size, FILE_LIMIT), **given)
+        except FileNotFoundError:
+            refused.append(f"{name}: missing")
+        except UnsafeFormatError as error:
+            refused.append(error.message)
+    if refused:
         raise UnsafeFormatError(
-            f"expected a plain file at {path}, got: {error.strerror}.", hint=REMAKE
-        ) from error
-    if len(data) > limit:
-        raise UnsafeFormatError(
-            f"{path.name}: expected at most {limit:,} bytes, got more.", hint=REMAKE
+            f"expected the files that the manifest names in the bundle {folder}, got others:"
+            f"{listed(sorted([*wrong, *refused]))}",
+            hint=REMAKE,
         )
-    return data
+    _require_same_files(wrong)
+    return check_files(files)
 
 
 def require_new_folder(folder: Path) -> None:
@@ -177,8 +194,13 @@ def require_new_folder(folder: Path) -> None:
 
     Raises:
         UsageError: it exists already and is not an empty folder.
+        HostError: what is there cannot be looked at.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if is_taken:
         raise UsageError(
             f"expected a new folder for the bundle, {folder} exists and is not empty.",
             hint=f"Choose another place, or remove it first: rm -r {folder}",
@@ -194,7 +216,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> Path:
     """
     require_new_folder(folder)
     try:
-        _write_staged(bundle, folder)
+        write_folder(folder, bundle.files)
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder
@@ -211,12 +233,7 @@ def replace_manifest(bundle: Bundle, folder: Path) -> Path:
     if there.manifest.files != bundle.manifest.files:
         raise UsageError(f"expected the same tensors at {folder}, found others.", hint=REMAKE)
     try:
-        staging = Path(tempfile.mkdtemp(prefix=".", dir=folder))  # nobody can have put a link there
-        try:
-            _write_synced(staging / MANIFEST, bundle.files[MANIFEST])
-            (staging / MANIFEST).replace(folder / MANIFEST)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        write_file(folder / MANIFEST, bundle.files[MANIFEST])
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder
@@ -227,71 +244,3 @@ def _unwritable(folder: Path, error: OSError) -> HostError:
         f"expected a place where a bundle can be written at {folder}, got: {error.strerror}.",
         hint="Make room and allow writing there, or choose another place: --out DIR",
     )
-
-
-def _write_staged(bundle: Bundle, folder: Path) -> None:
-    parent = folder.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
-    try:
-        for name, data in bundle.files.items():
-            _write_synced(staging / name, data)
-        staging.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_tensors(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """Return ``tensors`` as safetensors bytes; the same values give the same bytes."""
-    import numpy as np
-    from safetensors.numpy import save
-
-    return bytes(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
-
-
-def read_tensors(data: bytes, *, what: str) -> dict[str, Any]:
-    """Parse an artifact's safetensors bytes strictly (header of at most 1 MiB).
-
-    Raises:
-        UnsafeFormatError: the bytes break the format, or hold a dtype artifacts do not use.
-    """
-    import numpy as np
-
-    length = header_length(data[:8], what=what, limit=ARTIFACT_HEADER_LIMIT)
-    header = parse_header(
-        data[8 : 8 + length], file_size=len(data), what=what, limit=ARTIFACT_HEADER_LIMIT
-    )
-    unknown = sorted({entry.dtype for entry in header.entries} - set(_NUMPY))
-    if unknown:
-        raise UnsafeFormatError(
-            f"{what}: expected dtypes {sorted(_NUMPY)}, got {unknown}.", hint=REMAKE
-        )
-    body = memoryview(data)[header.data_start :]
-    return {
-        entry.name: np.frombuffer(body[entry.begin : entry.end], dtype=_NUMPY[entry.dtype]).reshape(
-            entry.shape
-        )
-        for entry in header.entries
-    }
-
-
-def write_payloads(payloads: Mapping[str, bytes]) -> bytes:
-    """Return named byte strings as a safetensors file of U8 vectors."""
-    import numpy as np
-
-    return write_tensors({k: np.frombuffer(v, dtype=np.uint8) for k, v in payloads.items()})
-
-
-def read_payloads(data: bytes, *, what: str) -> dict[str, bytes]:
-    """Return the byte strings that ``write_payloads`` wrote; raises like ``read_tensors``."""
-    return {name: array.tobytes() for name, array in read_tensors(data, what=what).items()}

@@ -6,6 +6,7 @@
   was measured under. Names in it are declarations, digests are identity.
 - ``body`` belongs to the kind; ``receipts`` say what was measured when it was made.
 - A draft (fresh from ``extract``) has neither name nor version; ``publish`` gives both.
+- Every text in it can be printed as it is: no control characters, nothing that turns a line around.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from registry import moment
 from registry.artifact.schema import require_schema, validate
 from registry.digest import Digest, canonical_json, digest_bytes, parse_digest, parse_json
-from registry.errors import REMAKE, UnsafeFormatError, UsageError
-from registry.reference import require_name
+from registry.errors import REMAKE, SchemaViolationError, UnsafeFormatError, UsageError
+from registry.reference import is_name, require_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 SCHEMA = "safelatch/manifest/v1"
 MANIFEST_LIMIT = 1 << 20
@@ -108,15 +110,12 @@ class Manifest:
             ReferenceSyntaxError: ``name`` cannot name a line.
             UsageError: ``version`` is not a PEP 440 version.
         """
-        from packaging.version import InvalidVersion, Version
-
-        try:
-            normal = str(Version(version))
-        except InvalidVersion:
+        normal = _normal_version(version)
+        if normal is None:
             raise UsageError(
-                f"expected a PEP 440 version such as 1.0.0, got {version!r}.",
+                f"expected a PEP 440 version such as 1.0.0, got {version!r:.80}.",
                 hint="Versions: https://packaging.python.org/specifications/version-specifiers",
-            ) from None
+            )
         return replace(self, name=require_name(name), version=normal)
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,9 +163,18 @@ class Manifest:
             UnsupportedSchemaVersionError: of another version than this release reads.
             SchemaViolationError: with every violation.
         """
-        document = parse_json(data, what="manifest.json", limit=MANIFEST_LIMIT)
+        document = parse_json(data, what="manifest.json", limit=MANIFEST_LIMIT, hint=REMAKE)
         require_schema(document, SCHEMA, what="manifest.json")
         validate(document, "manifest.v1", what="manifest.json")
+        findings = [
+            *_label_findings(document),
+            *_moment_findings(document),
+            *_unprintable(document),
+        ]
+        if findings:
+            raise SchemaViolationError(
+                f"manifest.json breaks {len(findings)} rule(s).", findings, hint=REMAKE
+            )
         manifest = cls._from_dict(document)
         try:
             canonical = manifest.to_bytes()
@@ -214,3 +222,52 @@ class Manifest:
 
 def _digest_or_none(text: str | None) -> Digest | None:
     return None if text is None else parse_digest(text)
+
+
+def _normal_version(text: str) -> str | None:
+    """Return the PEP 440 version that ``text`` is in its one spelling, ``None`` if it is none."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return str(Version(text))
+    except InvalidVersion:
+        return None
+
+
+def _label_findings(document: dict[str, Any]) -> Iterator[str]:
+    name, version = document["name"], document["version"]
+    if name is not None and not is_name(name):
+        yield f"$.name: expected the name of a line, got {name!r:.120}"
+    if version is not None and version != (normal := _normal_version(version)):
+        expected = "a PEP 440 version" if normal is None else f"the version {normal}"
+        yield f"$.version: expected {expected}, got {version!r:.80}"
+    if (name is None) != (version is None):
+        yield f"$: expected name and version together, got {name!r} and {version!r}"
+
+
+def _moment_findings(document: dict[str, Any]) -> Iterator[str]:
+    validity = document["validity"]
+    begin, end = validity["not_before"], validity["expires"]
+    stamps = {"created": document["created"], "validity.not_before": begin, "validity.expires": end}
+    for path, stamp in stamps.items():
+        if stamp is not None and not moment.is_stamp(stamp):
+            yield f"$.{path}: expected a moment of the calendar, got {stamp!r}"
+    if begin is not None and end is not None and begin >= end:
+        yield f"$.validity: expected not_before earlier than expires, got {begin} and {end}"
+
+
+def _unprintable(document: Any) -> list[str]:
+    """Return a line for each text that would not be printed as it is, the first 100."""
+    found: list[str] = []
+    todo = [("$", document)]
+    while todo and len(found) < 100:
+        path, value = todo.pop()
+        if isinstance(value, dict):
+            names = (name for name in value if not name.isprintable())
+            found += [f"{path}: the member {name!r:.80} cannot be printed" for name in names]
+            todo += [(f"{path}.{name}"[:120], item) for name, item in value.items()]
+        elif isinstance(value, list):
+            todo += [(f"{path}[{index}]"[:120], item) for index, item in enumerate(value)]
+        elif isinstance(value, str) and not value.isprintable():
+            found.append(f"{path}: expected text that can be printed, got {value!r:.80}")
+    return sorted(found)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.digest import parse_json
-from registry.errors import CheckpointNotFoundError, UnsafeFormatError
+from registry.errors import CheckpointNotFoundError, UnsafeFormatError, listed
+from registry.plainfile import read_plain
 from registry.reference import is_repo_id
-from registry.tensorfile import HEADER_LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+DOWNLOAD = "Get the model's files again: hf download NS/NAME --local-dir DIR"
+"""Hint of every error about files of a checkpoint that cannot be used."""
+INDEX_LIMIT = 32 << 20
+"""Most bytes of an index. A tensor takes about 100 bytes: this is room for 300,000."""
 _ONE_FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+-]{0,250}\.safetensors")
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+-]{0,240}\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +61,24 @@ def find_layout(path: Path) -> Layout:
             f"expected a checkpoint at {path}, found nothing.", hint=_missing_hint(path)
         )
     one, index = path / _ONE_FILE, path / _INDEX
+    for file in (one, index):
+        if os.path.lexists(file) and not file.is_file():
+            raise UnsafeFormatError(
+                f"{file}: expected a file, got a folder, a device or a link that leads nowhere.",
+                hint=DOWNLOAD,
+            )
     if one.is_file() and index.is_file():
         raise _ambiguous(path, [_ONE_FILE, _INDEX])
     if index.is_file():
         weight_map = _read_index(index)
         files = tuple(path / name for name in sorted(set(weight_map.values())))
-        for file in files:
-            if not file.is_file():
-                raise CheckpointNotFoundError(
-                    f"expected the shard {file.name} that the index names in {path}, found none.",
-                    hint="Download the rest: hf download NS/NAME --local-dir DIR",
-                )
+        absent = [file.name for file in files if not file.is_file()]
+        if absent:
+            raise CheckpointNotFoundError(
+                f"expected the shards that the index names in {path}, found no file for "
+                f"{len(absent)} of {len(files)}:{listed(absent)}",
+                hint="Download the rest: hf download NS/NAME --local-dir DIR",
+            )
         return Layout(path, files, weight_map, (index, *files), is_single_file=False)
     if not one.is_file():
         one = _only_other(path)
@@ -75,7 +87,9 @@ def find_layout(path: Path) -> Layout:
 
 def _only_other(folder: Path) -> Path:
     candidates = sorted(
-        file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_")
+        file
+        for file in folder.glob("*.safetensors")
+        if file.is_file() and not file.name.startswith("adapter_")
     )
     if len(candidates) > 1:
         raise _ambiguous(folder, [file.name for file in candidates])
@@ -95,16 +109,24 @@ def _ambiguous(folder: Path, names: list[str]) -> UnsafeFormatError:
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    document = parse_json(path.read_bytes(), what=path.name, limit=HEADER_LIMIT)
+    data = read_plain(path, limit=INDEX_LIMIT, hint=DOWNLOAD)
+    document = parse_json(data, what=path.name, limit=INDEX_LIMIT, hint=DOWNLOAD)
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UnsafeFormatError(f"{path.name}: expected a weight_map with at least one tensor.")
-    for name, file in weight_map.items():
-        if not isinstance(file, str) or not _PLAIN.fullmatch(file) or ".." in file:
-            raise UnsafeFormatError(
-                f"{path.name}: {name!r:.120}: expected the plain name of a .safetensors file "
-                f"beside the index, got {file!r:.120}."
-            )
+        raise UnsafeFormatError(
+            f"{path.name}: expected a weight_map with at least one tensor.", hint=DOWNLOAD
+        )
+    wrong = [
+        f"{name!r:.120}: {file!r:.120}"
+        for name, file in weight_map.items()
+        if not isinstance(file, str) or not _PLAIN.fullmatch(file) or ".." in file
+    ]
+    if wrong:
+        raise UnsafeFormatError(
+            f"{path.name}: expected the plain name of a .safetensors file beside the index for "
+            f"every tensor, got {len(wrong)} others:{listed(wrong)}",
+            hint=DOWNLOAD,
+        )
     return weight_map
 
 

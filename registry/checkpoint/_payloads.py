@@ -15,10 +15,11 @@ from registry.errors import (
     UnsafeFormatError,
     UnsupportedSchemaVersionError,
 )
-from registry.tensorfile import ITEM_BITS
+from registry.tensorfile import ITEM_BITS, is_shape, is_tensor_name
 
 _RECORD_LIMIT = 1 << 20
-_ENTRIES_LIMIT = 64 << 20
+_ENTRIES_LIMIT = 32 << 20  # a tensor takes about 150 bytes: room for 200,000
+_MOST_FINDINGS = 1000  # a hostile payload can hold millions; nobody reads more
 _FAMILY = "safelatch/base-record/"
 _MEMBERS = {
     "schema", "weights", "config", "config_digest", "tokenizer", "chat_template", "geometry",
@@ -59,9 +60,11 @@ def parse_record(data: bytes | memoryview, *, schema: str, per_tensor: int) -> d
         UnsafeFormatError: it is not strict JSON.
         SchemaViolationError: a member is missing, unknown, of the wrong type, or not canonical.
     """
-    document = parse_json(data, what="base record", limit=_RECORD_LIMIT)
+    document = parse_json(data, what="base record", limit=_RECORD_LIMIT, hint=REMAKE)
     if not isinstance(document, dict):
-        raise SchemaViolationError("base record: expected an object.", ["$: not an object"])
+        raise SchemaViolationError(
+            "base record: expected an object.", ["$: not an object"], hint=REMAKE
+        )
     sampling = {"version": 1, "per_tensor": per_tensor}
     for name, supported in (("schema", schema), ("samples", sampling)):
         got = document.get(name)
@@ -95,11 +98,17 @@ def parse_entries(data: bytes | memoryview) -> tuple[Entry, ...]:
         SchemaViolationError: a row breaks its form, names are not sorted and unique, or the bytes
             are not canonical.
     """
-    rows = parse_json(data, what="base record entries", limit=_ENTRIES_LIMIT)
+    rows = parse_json(data, what="base record entries", limit=_ENTRIES_LIMIT, hint=REMAKE)
     if not isinstance(rows, list):
-        raise SchemaViolationError("base record entries: expected a list.", ["$: not a list"])
+        raise SchemaViolationError(
+            "base record entries: expected a list.", ["$: not a list"], hint=REMAKE
+        )
     wrong: list[str] = []
-    entries = [_entry(row, f"$[{index}]", wrong) for index, row in enumerate(rows)]
+    entries = []
+    for index, row in enumerate(rows):
+        entries.append(_entry(row, f"$[{index}]", wrong))
+        if len(wrong) >= _MOST_FINDINGS:
+            break
     kept = tuple(entry for entry in entries if entry is not None)
     names = [entry.name for entry in kept]
     if names != sorted(set(names)):
@@ -121,6 +130,7 @@ def split_samples(data: bytes | memoryview, entries: tuple[Entry, ...]) -> dict[
         raise SchemaViolationError(
             "base record samples: the payload does not fit the entries.",
             [f"$: expected {expected:,} bytes, got {len(data):,}"],
+            hint=REMAKE,
         )
     samples, position = {}, 0
     for entry in entries:
@@ -147,11 +157,11 @@ def _entry(row: Any, where: str, wrong: list[str]) -> Entry | None:
         return None
     name, dtype, shape, digest = row
     before = len(wrong)
-    if not isinstance(name, str) or not name.isprintable():
-        wrong.append(f"{where}[0]: expected a tensor name, got {name!r:.80}")
+    if not is_tensor_name(name):
+        wrong.append(f"{where}[0]: expected a printable name in Unicode NFC, got {name!r:.80}")
     if not isinstance(dtype, str) or dtype not in ITEM_BITS:
         wrong.append(f"{where}[1]: expected a dtype, got {dtype!r:.80}")
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+    if not is_shape(shape):
         wrong.append(f"{where}[2]: expected a shape, got {shape!r:.80}")
     _check_digest(digest, f"{where}[3]", wrong)
     return None if len(wrong) > before else Entry(name, dtype, tuple(shape), digest)
@@ -168,7 +178,7 @@ def _check_canonical(data: bytes | memoryview, document: Any, wrong: list[str]) 
     try:
         is_canonical = canonical_json(document) == bytes(data)
     except ValueError as error:
-        raise UnsafeFormatError(f"base record: {error}.") from error
+        raise UnsafeFormatError(f"base record: {error}.", hint=REMAKE) from error
     if not is_canonical:
         wrong.append("$: expected canonical JSON")
 

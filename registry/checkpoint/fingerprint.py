@@ -22,13 +22,13 @@ from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.config import computation_fields, config_digest
 from registry.checkpoint.geometry import read_geometry
 from registry.checkpoint.record import BaseRecord, Entry, entries_json
-from registry.checkpoint.sketch import positions, take
+from registry.checkpoint.sketch import item_size, positions, take
 from registry.checkpoint.texts import chat_template_digest, tokenizer_digest
-from registry.digest import digest_bytes
+from registry.digest import digest_bytes, digest_pieces
 from registry.errors import GeometryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from registry.checkpoint.architecture import Sites
     from registry.checkpoint.reader import Checkpoint
@@ -46,8 +46,8 @@ def fingerprint(
 ) -> BaseRecord:
     """Return everything measured about an open checkpoint.
 
-    The result does not depend on ``threads``. Bytes are hashed where they are mapped and never
-    copied, so what the system cannot take back stays at a few megabytes whatever the model's size.
+    The result does not depend on ``threads``. Bytes are digested and sampled piece by piece as they
+    are read, so memory stays at a few megabytes whatever the model's size.
 
     Args:
         checkpoint: The open checkpoint.
@@ -68,6 +68,8 @@ def fingerprint(
             "a loader would fill it with random numbers.",
             hint="Restore the config.json that was published with these weights.",
         )
+    tokenizer = tokenizer_digest(checkpoint.folder)  # refused, if at all, before the long reading
+    chat_template = chat_template_digest(checkpoint.folder)
     measured = _measure_all(checkpoint, progress, threads or min(_MOST_THREADS, _processors()))
     _drop_tied_head(measured, sites)
     entries = tuple(measured[name][0] for name in sorted(measured))
@@ -77,8 +79,8 @@ def fingerprint(
         samples={entry.name: measured[entry.name][1] for entry in entries},
         config=fields,
         config_digest=config_digest(fields),
-        tokenizer=tokenizer_digest(checkpoint.folder),
-        chat_template=chat_template_digest(checkpoint.folder),
+        tokenizer=tokenizer,
+        chat_template=chat_template,
         geometry=geometry,
     )
     checkpoint.require_unchanged()
@@ -114,9 +116,18 @@ def _measure_all(
 
 def _measure(checkpoint: Checkpoint, name: str) -> Measured:
     info = checkpoint.tensors[name]
-    with checkpoint.view(name) as view:
-        entry = Entry(name, info.dtype, info.shape, digest_bytes(view))
-        return entry, take(view, info.dtype, positions(name, info.shape))
+    where = positions(name, info.shape)
+    samples: list[bytes] = []
+
+    def sampled() -> Iterator[memoryview]:
+        first = 0
+        for piece in checkpoint.pieces(name):
+            samples.append(take(piece, info.dtype, where, first=first))
+            first += len(piece) // item_size(info.dtype)
+            yield piece
+
+    entry = Entry(name, info.dtype, info.shape, digest_pieces(sampled()))
+    return entry, b"".join(samples)
 
 
 def _drop_tied_head(measured: dict[str, Measured], sites: Sites) -> None:

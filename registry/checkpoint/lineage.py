@@ -160,6 +160,8 @@ def _distances(
         other = theirs.get(entry.name)
         if other is None or other.shape != entry.shape or not entry.numel:
             continue
+        if entry.name.endswith(sites.recomputed):  # no weights: a mask of ones would dilute them
+            continue
         change, size = _mean_squares(base, child, entry, other)
         layer = sites.layer_of(entry.name)
         if len(entry.shape) < 2:

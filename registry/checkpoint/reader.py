@@ -8,28 +8,35 @@ Owns opening. Refuses everything that two readers could understand differently:
   in no other, and no shard holds a tensor that the index does not name;
 - pickles (``.bin``, ``.pt``) are never opened.
 
-Bytes are mapped, not read: a view costs nothing until it is used, and outlives ``close``.
+Bytes are read in pieces and never mapped: a file that is cut, or a disk that fails, while it is
+mapped ends the process; while it is read it is an error. Pieces take about as long, and no more
+memory than one of them.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from registry.checkpoint._layout import find_layout
+from registry.checkpoint._layout import DOWNLOAD, find_layout
+from registry.checkpoint.architecture import model_names
 from registry.digest import Digest, digest_json, parse_json
 from registry.errors import CheckpointNotFoundError, EvidenceError, UnsafeFormatError, listed
+from registry.plainfile import SETTLE, expanded, open_plain, read_plain, unreadable
 from registry.tensorfile import HEADER_LIMIT, Header, header_length, parse_header
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import FileIO
     from types import TracebackType
 
     from typing_extensions import Self
 
+PIECE = 2 << 20
+"""Most bytes of a piece: large enough that what is done once a piece does not show."""
 _CONFIG_LIMIT = 16 << 20
 _COMPANIONS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -55,7 +62,7 @@ class Checkpoint:
     Attributes:
         path: What was opened.
         folder: The folder with the config and the tokenizer.
-        tensors: Every tensor by name, sorted.
+        tensors: Every tensor by the name that the whole model gives it, sorted.
         config: The parsed ``config.json``; empty for a single file without one beside it.
     """
 
@@ -63,13 +70,20 @@ class Checkpoint:
         layout = find_layout(path)
         self.path = path
         self.folder = layout.folder
-        self._maps: dict[Path, mmap.mmap] = {}
+        self._files: dict[Path, FileIO] = {}
         self._sizes: dict[Path, int] = {}
-        self._watched = [*layout.watched, *(self.folder / name for name in _COMPANIONS)]
+        self._seeking = Lock()
+        self._watched = [
+            *layout.watched,
+            *(self.folder / name for name in _COMPANIONS),
+            *sorted(self.folder.glob("additional_chat_templates/*.jinja")),
+        ]
         try:
             self._stat_key = self._read_stat_key()  # before the first byte is read
-            self.tensors = self._read_headers(layout.files, layout.weight_map)
+            stored = self._read_headers(layout.files, layout.weight_map)
             self.config = self._read_config(required=not layout.is_single_file)
+            names = model_names(stored, self.config.get("model_type"))
+            self.tensors = {name: stored[old] for name, old in names.items()}
         except BaseException:
             self.close()
             raise
@@ -82,7 +96,10 @@ class Checkpoint:
             CheckpointNotFoundError: there is no safetensors checkpoint at ``path``.
             UnsafeFormatError: the files break a rule of this module or of the format.
         """
-        return cls(Path(path).expanduser())
+        try:
+            return cls(expanded(path))
+        except OSError as error:
+            raise unreadable(Path(path), error, hint="Name a folder that can be read.") from error
 
     def __enter__(self) -> Self:
         return self
@@ -96,38 +113,39 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Give the maps up; one that a view still uses goes with its last view."""
-        while self._maps:
-            _, mapped = self._maps.popitem()
-            try:
-                mapped.close()
-            except BufferError:
-                continue
+        """Close the files; nothing can be read afterwards."""
+        while self._files:
+            _, file = self._files.popitem()
+            file.close()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Tensor name to shape."""
         return {name: info.shape for name, info in self.tensors.items()}
 
-    def view(self, name: str) -> memoryview:
-        """Return the bytes of tensor ``name``, mapped read-only.
+    def pieces(self, name: str) -> Iterator[memoryview]:
+        """Yield the bytes of tensor ``name`` in order; a piece is valid until the next one.
 
         Raises:
             KeyError: there is no such tensor.
             UnsafeFormatError: the file became shorter or longer since it was opened.
         """
         info = self.tensors[name]
-        mapped = self._maps.get(info.path)
-        if mapped is None:
+        file = self._files.get(info.path)
+        if file is None:
             raise RuntimeError("the checkpoint is closed")
-        size = mapped.size()
+        size = os.fstat(file.fileno()).st_size
         if size != self._sizes[info.path]:
-            raise UnsafeFormatError(
-                f"{info.path.name}: expected {self._sizes[info.path]:,} bytes as when it was "
-                f"opened, got {size:,}.",
-                hint="Wait until the file is completely written, then run this again.",
-            )
-        return memoryview(mapped)[info.offset : info.offset + info.nbytes]
+            raise self._changed(info.path, size)
+        buffer = memoryview(bytearray(min(PIECE, info.nbytes)))
+        for start in range(0, info.nbytes, PIECE):
+            piece = buffer[: min(PIECE, info.nbytes - start)]
+            self._read_into(piece, file, info, start)
+            yield piece
+
+    def read(self, name: str) -> bytes:
+        """Return all bytes of tensor ``name``; raises like ``pieces``."""
+        return b"".join(bytes(piece) for piece in self.pieces(name))
 
     def stat_key(self) -> str:
         """Return the key under which results about these files may be kept.
@@ -145,6 +163,30 @@ class Checkpoint:
                 hint="Wait until nothing writes to them, then run this again.",
             )
 
+    def _read_into(self, piece: memoryview, file: FileIO, info: TensorInfo, start: int) -> None:
+        done = 0
+        while done < len(piece):
+            position = info.offset + start + done
+            try:
+                if hasattr(os, "preadv"):
+                    count = os.preadv(file.fileno(), [piece[done:]], position)
+                else:  # one place in the file for all threads
+                    with self._seeking:
+                        file.seek(position)
+                        count = file.readinto(piece[done:])
+            except OSError as error:
+                raise unreadable(info.path, error, hint=DOWNLOAD) from error
+            if not count:
+                raise self._changed(info.path, os.fstat(file.fileno()).st_size)
+            done += count
+
+    def _changed(self, path: Path, size: int) -> UnsafeFormatError:
+        return UnsafeFormatError(
+            f"{path.name}: expected {self._sizes[path]:,} bytes as when it was opened, "
+            f"got {size:,}.",
+            hint=SETTLE,
+        )
+
     def _read_stat_key(self) -> Digest:
         rows = []
         for path in self._watched:
@@ -153,9 +195,10 @@ class Checkpoint:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise _unreadable(path, error) from error
+                raise unreadable(path, error, hint=DOWNLOAD) from error
             numbers = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-            rows.append([os.path.realpath(path), *(str(number) for number in numbers)])
+            place = os.fsencode(os.path.realpath(path)).hex()  # names need not be text
+            rows.append([place, *(str(number) for number in numbers)])
         return digest_json(sorted(rows))
 
     def _read_headers(
@@ -163,8 +206,7 @@ class Checkpoint:
     ) -> dict[str, TensorInfo]:
         tensors: dict[str, TensorInfo] = {}
         findings: list[str] = []
-        for path in files:
-            header = self._map(path)
+        for path, header in self._open_all(files):
             for entry in header.entries:
                 name = entry.name
                 if name in tensors:
@@ -182,45 +224,49 @@ class Checkpoint:
             raise UnsafeFormatError(
                 f"{self.path}: expected files that agree, got {len(findings)} contradictions:"
                 f"{listed(findings)}",
-                hint="Get the weights again: hf download NS/NAME --local-dir DIR",
+                hint=DOWNLOAD,
             )
         return {name: tensors[name] for name in sorted(tensors)}
 
-    def _map(self, path: Path) -> Header:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise UnsafeFormatError(f"{path.name}: expected a regular file.")
-            length = header_length(file.read(8), what=path.name, limit=HEADER_LIMIT)
-            if 8 + length > found.st_size:
-                raise UnsafeFormatError(
-                    f"{path.name}: expected a header of {length:,} bytes, the file has "
-                    f"{found.st_size:,}."
-                )
-            text = file.read(length)
-            mapped = mmap.mmap(file.fileno(), found.st_size, access=mmap.ACCESS_READ)
-        self._maps[path] = mapped
-        self._sizes[path] = found.st_size
-        return parse_header(text, file_size=found.st_size, what=path.name)
+    def _open_all(self, files: tuple[Path, ...]) -> list[tuple[Path, Header]]:
+        """Return each file's header; the errors of all files are one error."""
+        headers, refused = [], []
+        for path in files:
+            try:
+                headers.append((path, self._open(path)))
+            except UnsafeFormatError as error:  # noqa: PERF203 -- one a file
+                refused.append(error)
+        if len(refused) > 1:
+            messages = [error.message.replace("\n", "\n  ") for error in refused]
+            raise UnsafeFormatError(
+                f"{self.path}: expected safetensors files, got {len(refused)} of {len(files)} that "
+                f"break the format:{listed(messages)}",
+                hint=refused[0].hint,
+            )
+        if refused:
+            raise refused[0]
+        return headers
+
+    def _open(self, path: Path) -> Header:
+        file = open_plain(path, hint=DOWNLOAD)
+        self._files[path] = file
+        self._sizes[path] = size = os.fstat(file.fileno()).st_size
+        given: dict[str, Any] = {"file_size": size, "what": path.name, "hint": DOWNLOAD}
+        length = header_length(file.read(8), limit=HEADER_LIMIT, **given)
+        return parse_header(file.read(length), **given)
 
     def _read_config(self, *, required: bool) -> dict[str, Any]:
         path = self.folder / "config.json"
         try:
-            data = path.read_bytes()
+            data = read_plain(path, limit=_CONFIG_LIMIT, hint=DOWNLOAD)
         except FileNotFoundError:
             if not required:
                 return {}
             raise CheckpointNotFoundError(
                 f"expected config.json beside the weights in {self.folder}, found none.",
-                hint="Download the whole repository: hf download NS/NAME --local-dir DIR",
+                hint=DOWNLOAD,
             ) from None
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        config = parse_json(data, what="config.json", limit=_CONFIG_LIMIT)
+        config = parse_json(data, what="config.json", limit=_CONFIG_LIMIT, hint=DOWNLOAD)
         if not isinstance(config, dict):
-            raise UnsafeFormatError("config.json: expected a JSON object.")
+            raise UnsafeFormatError("config.json: expected a JSON object.", hint=DOWNLOAD)
         return config
-
-
-def _unreadable(path: Path, error: OSError) -> UnsafeFormatError:
-    return UnsafeFormatError(f"{path}: expected a readable file, got: {error.strerror}.")

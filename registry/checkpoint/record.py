@@ -5,7 +5,8 @@ A bundle carries the record of its base, so that lineage can be judged where the
 - Three payloads: ``record`` (canonical JSON), ``entries`` (canonical JSON whose BLAKE3 *is* the
   weights digest) and ``samples`` (raw bits, concatenated in entry order).
 - Reading refuses a record that contradicts itself: entries against the weights digest, fields
-  against their digest, geometry against shapes, samples against their exact size.
+  against their digest, geometry against shapes, samples against their exact size and, where they
+  are the whole tensor, against its digest.
 - The bytes are canonical: one record has one encoding.
 """
 
@@ -20,7 +21,7 @@ from registry.checkpoint.config import config_digest
 from registry.checkpoint.geometry import Geometry, read_geometry
 from registry.checkpoint.sketch import PER_TENSOR
 from registry.digest import Digest, canonical_json, digest_bytes, digest_json
-from registry.errors import DigestMismatchError, GeometryError, SchemaViolationError
+from registry.errors import DigestMismatchError, GeometryError, SchemaViolationError, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,6 +134,17 @@ class BaseRecord:
         return record
 
     def _require_consistent(self) -> None:
+        wrong = [
+            f"$[{index}]: samples of {entry.name!r:.120}, which are all of it, have another digest"
+            for index, entry in enumerate(self.entries)
+            if entry.numel <= PER_TENSOR and digest_bytes(self.samples[entry.name]) != entry.digest
+        ]
+        if wrong:
+            raise DigestMismatchError(
+                f"base record: expected samples of the tensors it lists, got {len(wrong)} of "
+                f"others:{listed(wrong)}",
+                hint=_HINT,
+            )
         got = config_digest(self.config)
         if got != self.config_digest:
             raise DigestMismatchError(

@@ -87,12 +87,20 @@ def _seed(name: str, shape: tuple[int, ...]) -> int:
     return int.from_bytes(bytes.fromhex(digest[:16]), "little")
 
 
-def take(view: memoryview | bytes, dtype: str, where: Positions) -> bytes:
-    """Return the raw little-endian bits at the positions ``where``, concatenated."""
+def take(piece: memoryview | bytes, dtype: str, where: Positions, *, first: int = 0) -> bytes:
+    """Return the raw little-endian bits of the sampled elements that are in ``piece``.
+
+    Args:
+        piece: Whole elements of the tensor, one after the other.
+        dtype: Their dtype.
+        where: Flat positions in the tensor, sorted.
+        first: Position in the tensor of the first element of ``piece``.
+    """
     import numpy as np
 
-    bits = np.frombuffer(view, dtype=f"<u{item_size(dtype)}")
-    return bits[where].tobytes()
+    bits = np.frombuffer(piece, dtype=f"<u{item_size(dtype)}")
+    begin, end = np.searchsorted(where, (first, first + len(bits)))
+    return bits[where[begin:end] - first].tobytes()
 
 
 def to_float64(raw: bytes | memoryview, dtype: str) -> Values:

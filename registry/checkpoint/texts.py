@@ -16,13 +16,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from registry.checkpoint._layout import DOWNLOAD
 from registry.digest import Digest, canonical_json, digest_bytes, digest_json, parse_json
 from registry.errors import UnsafeFormatError
+from registry.plainfile import read_plain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_TOKENIZER_LIMIT = 256 << 20
+_TOKENIZER_LIMIT = 64 << 20  # vocabularies of 262,000 tokens take about 33 MB
 _CONFIG_LIMIT = 16 << 20
 _CALL_TIME = ("truncation", "padding", "version")
 _DEFAULT_NAME = "default"
@@ -61,29 +63,21 @@ def chat_template_digest(folder: Path) -> Digest | None:
     if not templates:
         return None
     if set(templates) == {_DEFAULT_NAME}:
-        return digest_bytes(templates[_DEFAULT_NAME].encode("utf-8", "surrogatepass"))
+        return digest_bytes(templates[_DEFAULT_NAME].encode("utf-8"))
     return digest_bytes(_canonical(templates, "chat_template"))
 
 
 def _read(path: Path, limit: int) -> bytes | None:
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise UnsafeFormatError(f"{path.name}: expected at most {limit:,} bytes, got {size:,}.")
-        return path.read_bytes()
+        return read_plain(path, limit=limit, hint=DOWNLOAD)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise UnsafeFormatError(
-            f"{path}: expected a readable file, got: {error.strerror}.",
-            hint="Download the whole repository again: hf download NS/NAME --local-dir DIR",
-        ) from error
 
 
 def _tokenizer_json(data: bytes) -> Digest:
-    document = parse_json(data, what="tokenizer.json", limit=_TOKENIZER_LIMIT)
+    document = parse_json(data, what="tokenizer.json", limit=_TOKENIZER_LIMIT, hint=DOWNLOAD)
     if not isinstance(document, dict):
-        raise UnsafeFormatError("tokenizer.json: expected a JSON object.")
+        raise UnsafeFormatError("tokenizer.json: expected a JSON object.", hint=DOWNLOAD)
     kept = {name: value for name, value in document.items() if name not in _CALL_TIME}
     model = kept.get("model")
     if isinstance(model, dict):
@@ -106,14 +100,14 @@ def _pair(merge: Any) -> Any:
 def _packed(rows: list[Any]) -> Digest:
     """Return the digest of long rows of text and integers, where the C encoder writes JCS too."""
     text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
-    return digest_bytes(text.encode("utf-8", "surrogatepass"))
+    return digest_bytes(text.encode("utf-8"))
 
 
 def _canonical(value: Any, what: str) -> bytes:
     try:
         return canonical_json(value)
     except ValueError as error:
-        raise UnsafeFormatError(f"{what}: {error}.") from error
+        raise UnsafeFormatError(f"{what}: {error}.", hint=DOWNLOAD) from error
 
 
 def _templates(folder: Path) -> dict[str, str]:
@@ -126,7 +120,7 @@ def _templates(folder: Path) -> dict[str, str]:
     data = _read(folder / "tokenizer_config.json", _CONFIG_LIMIT)
     if data is None:
         return {}
-    document = parse_json(data, what="tokenizer_config.json", limit=_CONFIG_LIMIT)
+    document = parse_json(data, what="tokenizer_config.json", limit=_CONFIG_LIMIT, hint=DOWNLOAD)
     stated = document.get("chat_template") if isinstance(document, dict) else None
     if stated is None:
         return {}
@@ -136,9 +130,17 @@ def _templates(folder: Path) -> dict[str, str]:
         stated = [{"name": name, "template": text} for name, text in stated.items()]
     if not isinstance(stated, list) or not all(_is_named(item) for item in stated):
         raise UnsafeFormatError(
-            "tokenizer_config.json: expected chat_template to be text or a list of named texts."
+            "tokenizer_config.json: expected chat_template to be text or a list of named texts.",
+            hint=DOWNLOAD,
         )
-    return {item["name"]: item["template"] for item in stated}
+    templates = {item["name"]: item["template"] for item in stated}
+    if len(templates) != len(stated):
+        raise UnsafeFormatError(
+            f"tokenizer_config.json: expected {len(stated)} chat templates of different names, got "
+            f"{len(templates)} names.",
+            hint=DOWNLOAD,
+        )
+    return templates
 
 
 def _is_named(item: Any) -> bool:
@@ -153,4 +155,6 @@ def _text(data: bytes, what: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UnsafeFormatError(f"{what}: expected UTF-8 text, {error.reason}.") from error
+        raise UnsafeFormatError(
+            f"{what}: expected UTF-8 text, {error.reason}.", hint=DOWNLOAD
+        ) from error

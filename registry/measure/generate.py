@@ -7,6 +7,7 @@
 - Decoding is plain greedy: sampling, penalties and suppressed tokens of the model's own
   generation config are set aside for the call. It is the same text on every run of one batch
   size; at reduced precision, another batch size may round to another text.
+- Template and tokenizer are somebody else's files: whatever they raise is one error of ours.
 - Padding is made here, on the left and masked. Tokenizer, generation config and the train/eval
   mode of every submodule are afterwards as they were.
 """
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import CompatibilityError, UsageError
+from registry.foreign import refusing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 _TEMPLATE_VARIABLES = {"date_string": "26 Jul 2024", "enable_thinking": False}
 _QUESTION = "Question: "
 _ANSWER = "\nAnswer:"
+_LONGEST_TEXT = 1 << 20  # characters; a template that prints more was made to
+_RESTORE = "Restore the {} that was published with this model."
 _CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -80,8 +84,7 @@ def conversation_text(
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """Return the tokens of a text made by this module; special tokens are added exactly once."""
-    encoded = tokenizer(text, **_encoding_options(tokenizer))
-    return list(encoded["input_ids"])
+    return list(_encoded(tokenizer, text)["input_ids"])
 
 
 def answer_tokens(tokenizer: Any, text: str, start: int, end: int) -> tuple[list[int], list[int]]:
@@ -106,8 +109,7 @@ def answer_tokens(tokenizer: Any, text: str, start: int, end: int) -> tuple[list
             f"{type(tokenizer).__name__}.",
             hint="Save a tokenizer.json beside the model.",
         )
-    options = _encoding_options(tokenizer)
-    encoded = tokenizer(text, return_offsets_mapping=True, **options)
+    encoded = _encoded(tokenizer, text, return_offsets_mapping=True)
     spans = encoded["offset_mapping"]
     inside = [i for i, (a, b) in enumerate(spans) if a < b and a < end and b > start]
     if not inside or inside[0] == 0:
@@ -153,6 +155,7 @@ def answers(
             f"{batch_size}."
         )
     rows = [token_ids(tokenizer, prompt_text(tokenizer, prompt, system)) for prompt in prompts]
+    require_known_tokens(model, rows)
     # Longest first: rows of one length share a batch, and the largest batch fails first if any.
     order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]), index))
     found = [""] * len(rows)
@@ -166,6 +169,17 @@ def answers(
             if progress is not None:
                 progress(first + len(batch), len(order))
     return found
+
+
+def require_known_tokens(model: Any, rows: Sequence[Sequence[int]]) -> None:
+    """Raise ``CompatibilityError`` if a token has no row in the embedding of ``model``."""
+    known = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    highest = max((token for row in rows for token in row), default=0)
+    if known is not None and highest >= known:
+        raise CompatibilityError(
+            f"expected tokens below {known:,}, the rows of the model's embedding, got {highest:,}.",
+            hint=_RESTORE.format("tokenizer"),
+        )
 
 
 @contextmanager
@@ -186,23 +200,43 @@ def _messages(prompt: str, system: str | None) -> list[dict[str, str]]:
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-    text: str = tokenizer.apply_chat_template(
-        messages,
-        tokenize=False,
-        add_generation_prompt=add_generation_prompt,
-        **_TEMPLATE_VARIABLES,
-    )
+    options = {"add_generation_prompt": add_generation_prompt, **_TEMPLATE_VARIABLES}
+    with refusing(_template_error):
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    if len(text) > _LONGEST_TEXT:
+        raise _template_error(f"{len(text):,} characters")
     return text
 
 
-def _encoding_options(tokenizer: Any) -> dict[str, Any]:
-    # A template writes its special tokens itself; a second <bos> would be another prompt.
-    return {"add_special_tokens": tokenizer.chat_template is None, "truncation": False}
+def _template_error(got: str) -> CompatibilityError:
+    return CompatibilityError(
+        f"expected the chat template to write at most {_LONGEST_TEXT:,} characters, got {got}.",
+        hint=_RESTORE.format("chat template"),
+    )
+
+
+def _encoded(tokenizer: Any, text: str, **options: Any) -> Any:
+    with refusing(_tokenizer_error):
+        # A template writes its special tokens itself; a second <bos> would be another prompt.
+        own = tokenizer.chat_template is None
+        return tokenizer(text, add_special_tokens=own, truncation=False, **options)
+
+
+def _tokenizer_error(got: str) -> CompatibilityError:
+    return CompatibilityError(
+        f"expected the tokenizer to turn text into tokens and back, got {got}.",
+        hint=_RESTORE.format("tokenizer"),
+    )
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
     own = getattr(model.generation_config, "eos_token_id", None)
-    stops = [] if own is None else [own] if isinstance(own, int) else list(own)
+    stops = [] if own is None else list(own) if isinstance(own, list | tuple) else [own]
+    if not all(type(token) is int and token >= 0 for token in stops):
+        raise CompatibilityError(
+            f"expected eos_token_id of the generation config to be tokens, got {own!r:.80}.",
+            hint=_RESTORE.format("generation_config.json"),
+        )
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in stops:
         stops.append(tokenizer.eos_token_id)
     return stops
@@ -260,5 +294,7 @@ def _answer_text(tokenizer: Any, ids: list[int], stops: list[int]) -> str:
         if token in stops:
             ids = ids[:position]
             break
-    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    with refusing(_tokenizer_error):
+        text: str = tokenizer.decode(ids, **options)
     return text.strip().rstrip(_CUT_CHARACTER).rstrip()

@@ -9,13 +9,13 @@ confirms, for these weights and this config, with their times.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry.checkpoint.reader import Checkpoint
 from registry.errors import BaseNotFoundError, CheckpointNotFoundError, SafelatchError
 from registry.kinds import KINDS
 from registry.moment import stamp
+from registry.plainfile import expanded
 from registry.workflows import journal
 from registry.workflows.bases import find_base
 from registry.workflows.check import check
@@ -26,6 +26,7 @@ from registry.workflows.open_model import require_plain_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from registry.artifact.bundle import Bundle
     from registry.settings import Settings
@@ -93,7 +94,7 @@ def find_checkpoints(targets: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for target in targets:
-        folder = Path(target).expanduser()
+        folder = expanded(target)
         if not folder.is_dir():
             found.append(target)
             continue
@@ -236,7 +237,8 @@ def _additions(model: Identified, report: CheckReport, found: Inspection) -> lis
         return [
             name
             for name in report.lineage.unexpected
-            if name not in found.tensors and any(bytes(checkpoint.view(name)))
+            if name not in found.tensors
+            and any(bytes(piece).strip(b"\0") for piece in checkpoint.pieces(name))
         ]
 
 
@@ -255,7 +257,8 @@ def _declarations(path: Path) -> tuple[bool, str | None]:
         config = checkpoint.config
     card = ""
     if (folder / "README.md").is_file():
-        card = (folder / "README.md").read_text("utf-8", errors="replace")[:200_000]
+        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
+            card = file.read(200_000)
     words = (folder.name + card).lower()
     declaring = ("safelatch", *(word for kind in KINDS.values() for word in kind.words))
     declared = "safelatch" in config or any(word in words for word in declaring)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.artifact.bundle import read_payloads, write_payloads
+from registry.artifact.tensors import read_payloads, write_payloads
 from registry.checkpoint.lineage import MAX_DISTANCE, Lineage, judge
 from registry.checkpoint.record import BaseRecord
 from registry.digest import digest_bytes

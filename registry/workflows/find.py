@@ -32,8 +32,7 @@ def find_bundle(
     elif isinstance(artifact, str):
         reference = Reference.parse_or_path(artifact)
     else:  # a path is a folder, never the name of a line
-        folder = Path(artifact).expanduser().resolve()
-        reference = Reference("file", location=folder.as_posix())
+        reference = Reference.of_folder(artifact)
     if reference.scheme == "file":
         return _bundle_in_folder(reference)
     if reference.scheme == "hf":

@@ -1,27 +1,31 @@
 """Which weights are these? From a path or Hub id to a measured record, with a cache.
 
 The cache is keyed by (real path, size, times, inode) of every file that matters; it holds the same
-base record that travels in bundles, and is checked like one when it is read.
+base record that travels in bundles, with a digest of its own, and is checked like one when it is
+read.
 """
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.artifact.bundle import read_payloads, write_payloads
+from registry.artifact.tensors import read_payloads, write_payloads
 from registry.checkpoint.fingerprint import fingerprint
 from registry.checkpoint.reader import Checkpoint
 from registry.checkpoint.record import BaseRecord
+from registry.digest import digest_bytes, digest_json
 from registry.errors import CompatibilityError, EvidenceError
+from registry.plainfile import expanded
 from registry.reference import is_repo_id
 from registry.remote.hub import fetch_model
+from registry.wholefile import write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import os
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from registry.settings import Settings
 
@@ -50,7 +54,7 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> tuple[
 
     A path that exists wins over a Hub id of the same spelling.
     """
-    path = Path(model).expanduser()
+    path = expanded(model)
     if not path.exists() and is_repo_id(str(model)):
         return fetch_model(str(model), revision)
     return path, None
@@ -93,7 +97,7 @@ def _read(path: Path, key: str) -> BaseRecord | None:
     """Return the record kept under ``key``; the entry says itself which files it is of."""
     try:
         payloads = read_payloads(path.read_bytes(), what=path.name)
-        if payloads.pop("key", b"") != key.encode():
+        if payloads.pop("seal", b"") != _seal(key, payloads):
             return None
         return BaseRecord.from_tensors(payloads)
     except (OSError, EvidenceError, CompatibilityError):
@@ -102,8 +106,12 @@ def _read(path: Path, key: str) -> BaseRecord | None:
 
 def _write(path: Path, key: str, record: BaseRecord) -> None:
     """Keep the record; a cache that cannot be written is slower, not wrong."""
-    part = path.with_suffix(f".{os.getpid()}.part")
+    payloads = record.to_tensors()
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(write_payloads({**record.to_tensors(), "key": key.encode()}))
-        part.replace(path)
+        write_file(path, write_payloads({**payloads, "seal": _seal(key, payloads)}))
+
+
+def _seal(key: str, payloads: Mapping[str, bytes]) -> bytes:
+    """Return what binds a record to its files and to every byte of itself, the samples too."""
+    digests = {name: digest_bytes(data) for name, data in payloads.items()}
+    return digest_json({"key": key, "payloads": digests}).encode()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
@@ -24,6 +25,7 @@ from registry.errors import (
     UsageError,
     VerificationError,
 )
+from registry.foreign import refusing
 from registry.live.compare import require_same_values
 
 if TYPE_CHECKING:
@@ -45,10 +47,7 @@ REFUSED = {
     "output_loading_info": "what is returned is the plain model",
 }
 """Arguments of ``from_pretrained`` that are refused, and why."""
-_LIBRARY_ERRORS = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError,
-    NotImplementedError, RuntimeError,
-)  # fmt: skip
+_LOADED = ("model.safetensors", "model.safetensors.index.json")
 STEERING = (
     "suppress_tokens",
     "begin_suppress_tokens",
@@ -100,10 +99,8 @@ def open_model(model: Identified, **arguments: Any) -> PreTrainedModel:
     require_plain_files(model)
     ours = {"use_safetensors": True, "local_files_only": True}
     passed = {k: value for k, value in arguments.items() if k not in REFUSED and k not in ours}
-    try:
+    with refusing(partial(_not_loaded, model, "model")):
         loaded: Any = AutoModelForCausalLM.from_pretrained(model.path, **ours, **passed)
-    except _LIBRARY_ERRORS as error:
-        raise _not_loaded(model, "model", error) from error
     require_same_values(loaded, model.record)
     _require_same_config(loaded, model)
     _require_free_generation(loaded, model)
@@ -127,10 +124,8 @@ def open_tokenizer(model: Identified) -> Any:
             "found none.",
             hint="Save it there: tokenizer.save_pretrained(FOLDER)",
         )
-    try:
+    with refusing(partial(_not_loaded, model, "tokenizer")):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except _LIBRARY_ERRORS as error:
-        raise _not_loaded(model, "tokenizer", error) from error
     _require_unchanged(model)
     return tokenizer
 
@@ -168,18 +163,17 @@ def quiet_libraries() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _not_loaded(model: Identified, what: str, error: Exception) -> UnsafeFormatError:
-    cause = (str(error).strip().splitlines() or ["no message"])[0]
+def _not_loaded(model: Identified, what: str, fact: str) -> UnsafeFormatError:
     return UnsafeFormatError(
-        f"{model.locator}: expected transformers to load the {what}, got "
-        f"{type(error).__name__}: {cause[:300]}",
+        f"{model.locator}: expected transformers to load the {what}, got {fact}",
         hint="Check config.json and the files beside it, or the arguments of the load.",
     )
 
 
 def _require_no_override(arguments: Mapping[str, Any], model: Identified) -> None:
     """Raise if an argument is a config field: the loader would compute with another config."""
-    fields = {*model.record.config, *sites_for(model.record.geometry.family).defaults}
+    sites = sites_for(model.record.geometry.family)
+    fields = {*model.record.config, *sites.defaults, *dict(sites.aliases)}
     overrides = sorted((fields | {"rope_scaling"}) & {k for k, v in arguments.items() if v})
     if overrides:
         raise UsageError(
@@ -196,6 +190,11 @@ def require_plain_files(model: Identified) -> None:
             f"expected a model's folder to load, got the file {model.path}.",
             hint=f"Name the folder: {model.path.parent}",
         )
+    if not _is_text(str(model.path)):
+        raise UsageError(
+            f"expected a folder whose path is UTF-8 text, as its loader needs, got {model.path}.",
+            hint="Rename it, or load it through a link with another name.",
+        )
     if (model.path / "adapter_config.json").exists():
         raise UnsafeFormatError(
             f"expected a model without an adapter beside it, got adapter_config.json in "
@@ -204,6 +203,13 @@ def require_plain_files(model: Identified) -> None:
         )
     with Checkpoint.open(model.path) as checkpoint:
         config = checkpoint.config
+        file = next((info.path for info in checkpoint.tensors.values()), model.path)
+    if not any((model.path / name).is_file() for name in _LOADED):
+        raise UsageError(
+            f"expected the weights under the name that transformers loads, {_LOADED[0]}, got "
+            f"{file.name} in {model.path}.",
+            hint=f"Rename them: mv {file} {file.with_name(_LOADED[0])}",
+        )
     for name, value in config.items():
         names_code = name.endswith("_implementation") and "/" in str(value)
         redirects = name in {"transformers_weights", "configuration_files"} and value is not None
@@ -213,6 +219,14 @@ def require_plain_files(model: Identified) -> None:
                 f"{value!r:.80}: it makes the loader read something else than was checked.",
                 hint=f"Remove {name} from config.json.",
             )
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _require_free_generation(loaded: Any, model: Identified) -> None:

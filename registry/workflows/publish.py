@@ -9,6 +9,7 @@ from registry.artifact.bundle import BASE, read_bundle
 from registry.checkpoint.record import BaseRecord
 from registry.errors import UsageError
 from registry.kinds import parse_body
+from registry.reference import skeleton
 from registry.workflows.bases import require_same_record
 from registry.workflows.check import require_own_base
 
@@ -38,7 +39,8 @@ def publish(registry: Registry, folder: Path, *, name: str, version: str) -> Pub
         EvidenceError: the bundle is not what it says.
         VersionConflictError: the version exists with other content, or is not the newest.
         ConfirmationRequiredError: it is not ready to be applied (its strength is not measured).
-        UsageError: the bundle carries another name or version already.
+        UsageError: the bundle carries another name or version already, or the name is a line's that
+            only differs in its separators.
     """
     bundle = read_bundle(folder)
     manifest = bundle.manifest
@@ -48,6 +50,7 @@ def publish(registry: Registry, folder: Path, *, name: str, version: str) -> Pub
             f"expected a draft or a bundle of {named.manifest.label}, got {manifest.label}.",
             hint=f"Publish it as what it is: --name {manifest.name} --version {manifest.version}",
         )
+    _require_no_twin(registry, name)
     parse_body(named).require_ready()
     record = BaseRecord.from_tensors(named.base_tensors())
     require_own_base(named, record)
@@ -58,6 +61,17 @@ def publish(registry: Registry, folder: Path, *, name: str, version: str) -> Pub
     require_same_record(base, record_file, f"the one in {named.manifest.label}")
     stored, is_new = registry.add_version(named.manifest, named.files, base_name=base.name)
     return Published(stored, is_new)
+
+
+def _require_no_twin(registry: Registry, name: str) -> None:
+    """Raise if ``my_lock`` is new and there is a ``my-lock``: people take one for the other."""
+    names = [line.name for line in registry.lines()]
+    twins = [other for other in names if skeleton(other) == skeleton(name)]
+    if twins and name not in names:
+        raise UsageError(
+            f"expected a name that is taken for no other line's, got {name} beside {twins[0]}.",
+            hint=f"Publish it as a version of {twins[0]}, or choose another name: --name NAME",
+        )
 
 
 def _free_name(registry: Registry, declared: str, record: BaseRecord) -> str:

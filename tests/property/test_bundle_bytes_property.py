@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from support.locks import bundle_of, make_lock, read_record
 from support.tiny_models import llama_config, write_checkpoint
 
-from registry.artifact.bundle import (
-    BASE,
-    MANIFEST,
-    TENSORS,
-    check_files,
-    read_payloads,
-    read_tensors,
-    write_payloads,
-)
+from registry.artifact.bundle import BASE, MANIFEST, TENSORS, check_files
+from registry.artifact.tensors import read_payloads, read_tensors, write_payloads
 from registry.checkpoint.record import BaseRecord
 from registry.digest import canonical_json, digest_bytes
 from registry.errors import EvidenceError, SafelatchError
@@ -119,6 +112,8 @@ def test_a_manifest_with_a_hostile_value_is_refused_by_name_or_read(files, recor
     except SafelatchError:
         return
     assert bundle.manifest.to_bytes() == canonical_json(document)
+    is_same = canonical_json(document) == files[MANIFEST]
+    assert (bundle.manifest.digest == digest_bytes(files[MANIFEST])) == is_same
 
 
 @pytest.mark.parametrize("part", ["record", "entries"])

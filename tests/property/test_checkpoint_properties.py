@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from hypothesis import given, settings
@@ -9,12 +10,12 @@ from support.tiny_models import llama_config, tensor_shapes
 from registry.checkpoint.config import computation_fields, config_digest
 from registry.checkpoint.geometry import read_geometry
 from registry.checkpoint.record import BaseRecord, Entry, entries_json
-from registry.checkpoint.sketch import positions
+from registry.checkpoint.sketch import PER_TENSOR, positions
 from registry.digest import digest_bytes
 from registry.errors import SafelatchError
-from registry.tensorfile import ITEM_BITS
+from registry.tensorfile import ITEM_BITS, is_tensor_name
 
-NAMES = st.text(min_size=1, max_size=30).filter(str.isprintable)
+NAMES = st.text(min_size=1, max_size=30).filter(is_tensor_name)
 SHAPES = st.lists(st.integers(0, 50), max_size=3).map(tuple)
 DIGESTS = st.binary(max_size=4).map(digest_bytes)
 
@@ -27,13 +28,19 @@ def records(draw):
     shapes = draw(st.dictionaries(NAMES, SHAPES, max_size=4)) | tensor_shapes(config)
     geometry = read_geometry(shapes, config)
     dtypes = st.sampled_from(sorted(ITEM_BITS))
-    entries = tuple(Entry(n, draw(dtypes), s, draw(DIGESTS)) for n, s in sorted(shapes.items()))
-    fill = draw(st.integers(0, 255))
+    fill = bytes([draw(st.integers(0, 255))])
+
+    def entry(name, shape):
+        made = Entry(name, draw(dtypes), shape, draw(DIGESTS))
+        whole = digest_bytes(fill * made.sample_bytes)
+        return made if made.numel > PER_TENSOR else replace(made, digest=whole)
+
+    entries = tuple(entry(name, shape) for name, shape in sorted(shapes.items()))
     fields = computation_fields(config, geometry)
     return BaseRecord(
         weights=digest_bytes(entries_json(entries)),
         entries=entries,
-        samples={entry.name: bytes([fill]) * entry.sample_bytes for entry in entries},
+        samples={entry.name: fill * entry.sample_bytes for entry in entries},
         config=fields,
         config_digest=config_digest(fields),
         tokenizer=draw(st.none() | DIGESTS),

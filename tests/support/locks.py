@@ -152,6 +152,6 @@ def snapshot(model: Any) -> dict[str, bytes]:
     """Return the bytes of every parameter and buffer, those that ``state_dict`` hides included."""
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
     return {
-        name: value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        name: value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
         for name, value in tensors.items()
     }

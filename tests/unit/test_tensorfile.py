@@ -25,6 +25,10 @@ def refused(document, data_size, **options):
     return caught.value.message
 
 
+def length_of(prefix, file_size=108):
+    return header_length(prefix, file_size=file_size, what="x", limit=100)
+
+
 def test_a_header_is_read_in_the_order_of_names():
     document = {"b": field(), "a": field("BF16", (3, 2), 8, 20), "__metadata__": {"format": "pt"}}
     header = parse(document, 20)
@@ -45,7 +49,7 @@ def test_what_the_official_writer_writes_is_read():
         "e": np.zeros((0, 2)),
     }
     data = save(arrays, {"note": "é"})
-    length = header_length(data[:8], what="x", limit=1000)
+    length = header_length(data[:8], file_size=len(data), what="x", limit=1000)
     header = parse_header(data[8 : 8 + length], file_size=len(data), what="x")
     for entry in header.entries:
         raw = data[header.data_start + entry.begin : header.data_start + entry.end]
@@ -79,11 +83,16 @@ def test_a_file_without_tensors_is_read():
         (field() | {"shape": [True, 2]}, "non-negative integers"),
         (field() | {"shape": "2"}, "non-negative integers"),
         (field() | {"shape": None}, "non-negative integers"),
+        (field(shape=(1,) * 65, end=4), "at most 64 non-negative integers"),
+        (field(shape=(2**60,)), "fewer than 2^60 elements"),
         (field() | {"data_offsets": [0]}, "non-negative integers"),
         (field() | {"data_offsets": [0, 8, 9]}, "non-negative integers"),
         (field(begin=8, end=0), "span -8"),
         (field(shape=(3,)), r"takes 12 bytes, data_offsets span 8"),
-        (field(shape=(2**40, 2**40)), "data_offsets span 8"),
+        (field(shape=(2**59,)), "data_offsets span 8"),
+        (field(shape=(2**40, 2**40)), "fewer than 2^60 elements"),
+        (field(shape=(2**40, 2**40, 0), end=0), "fewer than 2^60 elements"),
+        (field() | {"data_offsets": [2**63, 2**63 + 8]}, "below 2^63"),
     ],
 )
 def test_a_malformed_tensor_is_refused(fields, said):
@@ -152,13 +161,15 @@ def test_every_broken_rule_is_listed_up_to_twenty():
 def test_a_header_over_the_limit_is_refused_before_it_is_parsed():
     assert "at most 4 bytes" in refused({"a": field()}, 8, limit=4)
     with pytest.raises(UnsafeFormatError, match="at most 100 bytes, got 101"):
-        header_length(struct.pack("<Q", 101), what="x", limit=100)
+        length_of(struct.pack("<Q", 101))
     with pytest.raises(UnsafeFormatError):
-        header_length(b"\xff" * 8, what="x", limit=100)
-    assert header_length(struct.pack("<Q", 100), what="x", limit=100) == 100
+        length_of(b"\xff" * 8)
+    assert length_of(struct.pack("<Q", 100)) == 100
+    with pytest.raises(UnsafeFormatError, match="header of 100 bytes, the file has 107"):
+        length_of(struct.pack("<Q", 100), file_size=107)
 
 
 @pytest.mark.parametrize("prefix", [b"", b"1234567"])
 def test_a_file_too_short_for_a_length_is_refused(prefix):
     with pytest.raises(UnsafeFormatError, match=f"got {len(prefix)} bytes"):
-        header_length(prefix, what="x", limit=100)
+        length_of(prefix)

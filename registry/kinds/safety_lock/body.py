@@ -163,7 +163,7 @@ def parse(bundle: Bundle) -> LockBody:
         raise SchemaViolationError(
             f"safety-lock body breaks {len(findings)} rule(s).",
             findings,
-            hint="The artifact is unusable. Make it again: safelatch extract safety-lock BASE",
+            hint="It cannot be used. Make it again: safelatch extract safety-lock BASE --out DIR",
         )
     limits, norms = document["alpha_range"], document["shift_norms"]
     return LockBody(

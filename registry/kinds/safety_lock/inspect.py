@@ -74,9 +74,7 @@ def inspect(checkpoint: Checkpoint, body: LockBody, sites: Sites) -> LockInspect
     found = tuple(
         layer for layer in body.layers if sites.attn_out_bias(layer) in checkpoint.tensors
     )
-    keeps = sites.o_proj_has_bias is not None and bool(
-        checkpoint.config.get(sites.o_proj_has_bias, False)
-    )
+    keeps = sites.loader_keeps_bias(checkpoint.config)
     fit = None
     if found and all(_is_comparable(checkpoint, body, sites, layer) for layer in found):
         fit = _fit(
@@ -90,7 +88,7 @@ def inspect(checkpoint: Checkpoint, body: LockBody, sites: Sites) -> LockInspect
     strong = body.alpha is not None and LEAST_SHARE * body.alpha <= alpha <= most * 1.01
     whole = found == body.layers and residual <= RESIDUAL_BOUND and strong
     switch = sites.o_proj_has_bias
-    explains = (switch,) if whole and keeps and switch else ()
+    explains = (switch,) if whole and keeps and isinstance(switch, str) else ()
     tensors = tuple(sites.attn_out_bias(layer) for layer in found) if whole else ()
     return LockInspection(
         whole, round(alpha, 6), round(residual, 6), found, keeps, explains, tensors
@@ -128,7 +126,7 @@ def _is_comparable(checkpoint: Checkpoint, body: LockBody, sites: Sites, layer: 
 
 
 def _values(checkpoint: Checkpoint, name: str) -> np.ndarray:
-    return to_float64(bytes(checkpoint.view(name)), checkpoint.tensors[name].dtype)
+    return to_float64(checkpoint.read(name), checkpoint.tensors[name].dtype)
 
 
 def _unit_shift(checkpoint: Checkpoint, body: LockBody, sites: Sites, layer: int) -> np.ndarray:

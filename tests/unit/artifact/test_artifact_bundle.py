@@ -17,13 +17,10 @@ from registry.artifact.bundle import (
     check_files,
     make_bundle,
     read_bundle,
-    read_payloads,
-    read_tensors,
     replace_manifest,
     write_bundle,
-    write_payloads,
-    write_tensors,
 )
+from registry.artifact.tensors import read_payloads, read_tensors, write_payloads, write_tensors
 from registry.digest import canonical_json
 from registry.errors import (
     ArtifactNotFoundError,

@@ -13,7 +13,7 @@ from support.tiny_models import (
     write_file,
 )
 
-from registry.checkpoint.reader import Checkpoint
+from registry.checkpoint.reader import PIECE, Checkpoint
 from registry.errors import CheckpointNotFoundError, EvidenceError, UnsafeFormatError
 
 CONFIG = llama_config()
@@ -31,7 +31,7 @@ def edit_index(folder, change):
     (folder / INDEX).write_text(json.dumps(index))
 
 
-def test_views_are_the_bytes_that_were_written(tmp_path, sharded):
+def test_what_is_read_are_the_bytes_that_were_written(tmp_path, sharded):
     tensors = make_tensors(CONFIG)
     for folder in (write_checkpoint(tmp_path / "one", CONFIG), sharded):
         with Checkpoint.open(folder) as checkpoint:
@@ -39,7 +39,7 @@ def test_views_are_the_bytes_that_were_written(tmp_path, sharded):
             for name, item in tensors.items():
                 info = checkpoint.tensors[name]
                 assert (info.dtype, info.shape) == (item.dtype, item.shape)
-                assert bytes(checkpoint.view(name)) == item.data
+                assert checkpoint.read(name) == item.data
             assert checkpoint.config == CONFIG
 
 
@@ -58,12 +58,24 @@ def test_the_only_other_safetensors_file_of_a_folder_is_it(tmp_path):
         assert {info.path.name for info in checkpoint.tensors.values()} == {"weights.safetensors"}
 
 
-def test_a_view_outlives_the_checkpoint_and_a_closed_one_gives_none(tmp_path):
+def test_a_closed_checkpoint_gives_nothing(tmp_path):
     with Checkpoint.open(write_checkpoint(tmp_path, CONFIG)) as checkpoint:
-        view = checkpoint.view("model.norm.weight")
-    assert bytes(view) == make_tensors(CONFIG)["model.norm.weight"].data
+        pass
     with pytest.raises(RuntimeError, match="closed"):
-        checkpoint.view("model.norm.weight")
+        checkpoint.read("model.norm.weight")
+
+
+@pytest.mark.parametrize("positioned", [True, False], ids=["preadv", "seek and read"])
+def test_a_large_tensor_comes_in_pieces_in_order(tmp_path, monkeypatch, positioned):
+    import numpy as np
+
+    if not positioned:
+        monkeypatch.delattr(os, "preadv")
+    values = np.random.default_rng(0).integers(-128, 128, 2 * PIECE + 3)
+    tensors = make_tensors(CONFIG) | {"large": tensor(values, "I8")}
+    with Checkpoint.open(write_checkpoint(tmp_path, CONFIG, tensors)) as checkpoint:
+        assert [len(piece) for piece in checkpoint.pieces("large")] == [PIECE, PIECE, 3]
+        assert checkpoint.read("large") == tensors["large"].data
 
 
 @pytest.mark.parametrize(
@@ -219,25 +231,25 @@ def test_a_file_cut_after_opening_is_refused_and_does_not_crash(tmp_path):
     with Checkpoint.open(folder) as checkpoint:
         os.truncate(folder / "model.safetensors", 2000)
         with pytest.raises(UnsafeFormatError, match="got 2,000"):
-            checkpoint.view("model.norm.weight")
+            checkpoint.read("model.norm.weight")
         with pytest.raises(EvidenceError, match="got a change"):
             checkpoint.require_unchanged()
 
 
 def test_a_name_that_cannot_be_printed_is_refused(tmp_path):
     folder = write_checkpoint(tmp_path, CONFIG)
-    header = b'{"a\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
+    header = b'{"a\\u001b[31m":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(UnsafeFormatError, match="printable name"):
         Checkpoint.open(folder)
 
 
-def test_a_tensor_without_elements_has_an_empty_view(tmp_path):
+def test_a_tensor_without_elements_has_no_bytes(tmp_path):
     import numpy as np
 
     tensors = make_tensors(CONFIG) | {"empty": tensor(np.zeros((0, 4)))}
     with Checkpoint.open(write_checkpoint(tmp_path, CONFIG, tensors)) as checkpoint:
-        assert bytes(checkpoint.view("empty")) == b""
+        assert checkpoint.read("empty") == b""
 
 
 def test_stat_key_changes_with_every_file_that_matters_and_with_nothing_else(sharded):
@@ -252,7 +264,10 @@ def test_stat_key_changes_with_every_file_that_matters_and_with_nothing_else(sha
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (sharded / name).write_text("{}")
         seen.append(key())
+    (sharded / "additional_chat_templates").mkdir()
+    (sharded / "additional_chat_templates" / "rag.jinja").write_text("{}")
+    seen.append(key())
     for name in ("config.json", INDEX, "model-00002-of-00003.safetensors"):
         os.utime(sharded / name, ns=(1, 1))
         seen.append(key())
-    assert len(set(seen)) == 7
+    assert len(set(seen)) == 8

@@ -129,7 +129,7 @@ def test_a_config_edit_with_its_digest_made_to_fit_is_refused_by_the_shapes(reco
 
 def test_an_unknown_family_is_refused(record):
     def change(document):
-        document["config"]["model_type"] = "phi3"
+        document["config"]["model_type"] = "opt"
         document["config_digest"] = digest_json(document["config"])
 
     with pytest.raises(UnsupportedArchitectureError):

@@ -1,0 +1,45 @@
+"""The edge to libraries that read somebody else's files: one error, whatever they raise.
+
+Beside the command line this is the only module that may catch everything. It is for calls of
+``transformers`` and ``tokenizers`` on a repository's files, never for code of our own.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from registry.errors import REACH, HostError, SafelatchError, is_out_of_reach
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def refusing(refuse: Callable[[str], SafelatchError]) -> Iterator[None]:
+    """Turn whatever a library raises about somebody else's files into one error of ours.
+
+    Hostile files reach code that nobody wrote for them: what comes out may be any exception, also a
+    panic of Rust, which is no ``Exception``. Our own errors, Ctrl-C and exits pass.
+
+    Args:
+        refuse: Makes the error from one line that says what was raised.
+
+    Raises:
+        HostError: memory ran out, or a file is there and cannot be read.
+    """
+    try:
+        yield
+    except (SafelatchError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        lines = str(error).strip().splitlines() or ["no message"]
+        fact = f"{type(error).__name__}: {lines[0][:300]}"
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            raise HostError(
+                f"expected enough memory, got {fact}",
+                hint="Close other programs, or use a device with more memory.",
+            ) from error
+        if isinstance(error, OSError) and is_out_of_reach(error):
+            raise HostError(f"expected files that can be read, got {fact}", hint=REACH) from error
+        raise refuse(fact) from error

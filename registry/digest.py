@@ -50,7 +50,10 @@ def parse_digest(text: str) -> Digest:
         DigestMismatchError: it is not ``blake3:`` and 64 lower-case hex digits.
     """
     if not is_digest(text):
-        raise DigestMismatchError(f"expected blake3:<64 hex digits>, got {text[:80]!r}.")
+        raise DigestMismatchError(
+            f"expected blake3:<64 hex digits>, got {text[:80]!r}.",
+            hint="Print one: safelatch fingerprint MODEL",
+        )
     return Digest(text)
 
 
@@ -220,7 +223,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         counts = Counter(key for key, _ in pairs)
         twice = sorted(key for key, count in counts.items() if count > 1)
         shown = ", ".join(f"{key[:80]!r}" for key in twice[:20])
-        raise ValueError(f"member {shown} appears twice ({len(twice)} such)")
+        more = f" and {len(twice) - 20} more" if len(twice) > 20 else ""
+        raise ValueError(f"member {shown}{more} appears twice")
     return members
 
 

@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import errno
 import re
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,21 +23,8 @@ REMAKE = (
 )
 """Hint of every error about a bundle that cannot be used."""
 
-REACH = "Allow reading it and see whether its disk fails, then run this again."
-"""Hint of every error about a file that is there and cannot be read."""
-
-_SOMETHING_ELSE = (
-    None, errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV,
-    errno.ENAMETOOLONG,
-)  # fmt: skip
-
-
-def is_out_of_reach(error: OSError) -> bool:
-    """Return whether the system cannot read what is there: a right is missing, a disk fails.
-
-    Then the file may be as good as ever. That something else is there, or nothing, is about it.
-    """
-    return error.errno not in _SOMETHING_ELSE
+RESTORE_CONFIG = "Restore the config.json that was published with these weights."
+"""Hint of every error about a config that does not fit its weights."""
 
 
 def printable(text: str, *, keep: str = "") -> str:

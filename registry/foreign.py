@@ -9,7 +9,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from registry.errors import REACH, HostError, SafelatchError, is_out_of_reach
+from registry.errors import HostError, SafelatchError
+from registry.plainfile import REACH, is_out_of_reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

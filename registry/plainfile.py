@@ -8,15 +8,32 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 from pathlib import Path
 
-from registry.errors import REACH, HostError, UnsafeFormatError, is_out_of_reach
+from registry.errors import HostError, UnsafeFormatError
 
 SETTLE = "Wait until the file is completely written, then run this again."
 """Hint of every error about a file that changed while it was read."""
+
+REACH = "Allow reading it and see whether its disk fails, then run this again."
+"""Hint of every error about a file that is there and cannot be read."""
+
+_SOMETHING_ELSE = (
+    None, errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
+
+
+def is_out_of_reach(error: OSError) -> bool:
+    """Return whether the system cannot read what is there: a right is missing, a disk fails.
+
+    Then the file may be as good as ever. That something else is there, or nothing, is about it.
+    """
+    return error.errno not in _SOMETHING_ELSE
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

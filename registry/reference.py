@@ -187,6 +187,7 @@ def _split_version(text: str, whole: str) -> tuple[str, str | None]:
 
 
 def _syntax(text: str) -> ReferenceSyntaxError:
+    shown = re.sub(r"(?<=//)[^/@]*@", "...@", text)  # what stands there may be a password
     return ReferenceSyntaxError(
-        f"expected {_FORMS}, got {text[:160]!r}.", hint="List what is there: safelatch list"
+        f"expected {_FORMS}, got {shown[:160]!r}.", hint="List what is there: safelatch list"
     )

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from registry import errors
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "registry"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -22,8 +24,8 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 # Columns of architecture.md section 3, from right to left; a room sees the columns before its own.
 COLUMNS = (
     ("errors", "__init__"),
-    ("digest", "foreign", "moment", "plainfile", "reference", "settings", "resources", "wholefile"),
-    ("tensorfile",),
+    ("digest", "moment", "plainfile", "reference", "settings", "resources", "wholefile"),
+    ("foreign", "tensorfile"),
     ("artifact", "checkpoint"),
     ("measure", "live"),
     ("store", "remote", "report", "kinds"),
@@ -286,3 +288,23 @@ def test_importing_the_package_and_the_command_loads_nothing_heavy():
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     heavy = set(OWNERS) - {"click"} | {"numpy"}
     assert not loaded & heavy
+
+
+ERRORS = {
+    name
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, errors.SafelatchError)
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_an_error_names_its_repair(path: Path) -> None:
+    """A wrong argument may speak for itself; what the world did wrong comes with the way out."""
+    silent = [
+        f"line {call.lineno}: {call.func.id}"
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        if call.func.id in ERRORS - {"UsageError"}
+        if not any(keyword.arg == "hint" for keyword in call.keywords)
+    ]
+    assert not silent

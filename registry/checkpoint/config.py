@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
 from registry.digest import Digest, canonical_json, digest_bytes
-from registry.errors import UnsafeFormatError
+from registry.errors import RESTORE_CONFIG, UnsafeFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +109,7 @@ def _canonical(value: Any) -> bytes:
     try:
         return canonical_json(dict(value) if hasattr(value, "keys") else value)
     except ValueError as error:
-        raise UnsafeFormatError(f"config.json: {error}.") from error
+        raise UnsafeFormatError(f"config.json: {error}.", hint=RESTORE_CONFIG) from error
 
 
 def _stated(config: Mapping[str, Any], sites: Sites, name: str) -> Any:
@@ -152,7 +152,9 @@ def _rope_parameters(config: Mapping[str, Any], sites: Sites) -> dict[str, Any]:
 def _member(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = config.get(name) or {}
     if not isinstance(value, dict):
-        raise UnsafeFormatError(f"config.json: expected {name} to be an object, got {value!r:.80}.")
+        raise UnsafeFormatError(
+            f"config.json: expected {name} to be an object, got {value!r:.80}.", hint=RESTORE_CONFIG
+        )
     return value
 
 
@@ -222,7 +224,8 @@ def _windows(
         ]
     if not isinstance(types, list) or not all(isinstance(item, str) for item in types):
         raise UnsafeFormatError(
-            f"config.json: expected layer_types to be a list of names, got {types!r:.80}."
+            f"config.json: expected layer_types to be a list of names, got {types!r:.80}.",
+            hint=RESTORE_CONFIG,
         )
     if all(item == "full_attention" for item in types):
         is_on, window, types = False, None, None
@@ -243,6 +246,7 @@ def _integer(config: Mapping[str, Any], sites: Sites, name: str) -> int:
     value = _stated(config, sites, name)
     if type(value) is not int:
         raise UnsafeFormatError(
-            f"config.json: expected {name} to be an integer, got {value!r:.80}."
+            f"config.json: expected {name} to be an integer, got {value!r:.80}.",
+            hint=RESTORE_CONFIG,
         )
     return value

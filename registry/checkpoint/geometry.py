@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
-from registry.errors import GeometryError, SchemaViolationError, listed
+from registry.errors import REMAKE, RESTORE_CONFIG, GeometryError, SchemaViolationError, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,9 @@ class Geometry:
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(value, dict):
-            raise SchemaViolationError("geometry: expected an object.", ["$: not an object"])
+            raise SchemaViolationError(
+                "geometry: expected an object.", ["$: not an object"], hint=REMAKE
+            )
         wrong = [f"$.{name}: missing" for name in names if name not in value]
         wrong += [f"$.{str(name)[:80]}: unknown" for name in sorted(value) if name not in names]
         if not isinstance(value.get("family", ""), str):
@@ -69,7 +71,9 @@ class Geometry:
             if name in value and not _is_count(value[name]):
                 wrong.append(f"$.{name}: expected a positive integer, got {value[name]!r:.80}")
         if wrong:
-            raise SchemaViolationError("geometry: the document breaks its form.", wrong)
+            raise SchemaViolationError(
+                "geometry: the document breaks its form.", wrong, hint=REMAKE
+            )
         return cls(**value)
 
 
@@ -103,9 +107,8 @@ def read_geometry(shapes: Shapes, config: Mapping[str, Any]) -> Geometry:
         if not conflicts:
             return geometry
     raise GeometryError(
-        f"expected config and tensor shapes to agree, got {len(conflicts)} conflicts:"
-        f"{listed(conflicts, _SHOWN)}",
-        hint="Restore the config.json that was published with these weights.",
+        f"expected config and tensor shapes to agree, they do not:{listed(conflicts, _SHOWN)}",
+        hint=RESTORE_CONFIG,
     )
 
 

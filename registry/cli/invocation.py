@@ -175,14 +175,20 @@ def print_result(shown: str | bytes) -> None:
     from registry.errors import HostError
 
     if sys.stdout is None:  # how Python says that it was closed from the start
-        raise HostError("expected to print the result, stdout is closed.")
+        raise HostError(
+            "expected to print the result, stdout is closed.",
+            hint="Send it to a place that takes it: safelatch ... > FILE",
+        )
     try:
         click.echo(shown, nl=False)
     except OSError as error:
         leave_stdout()
         if isinstance(error, BrokenPipeError):
             raise
-        raise HostError(f"expected to print the result, stdout says: {error.strerror}.") from error
+        raise HostError(
+            f"expected to print the result, stdout says: {error.strerror}.",
+            hint="Send it to a place that takes it: safelatch ... > FILE",
+        ) from error
 
 
 def leave_stdout() -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+WIDER = "Take a smaller alpha, or load in a wider dtype: load_protected(..., dtype='bfloat16')"
+"""Hint of every error about a shift that the dtype of the model cannot hold."""
+
 _LEDGER = "_safelatch_biases"
 
 
@@ -162,7 +165,10 @@ def _require_width(name: str, entry: _ModuleBias, shift: Tensor) -> None:
     expected = [int(module.out_features)] if own is None else list(own.shape)  # type: ignore[arg-type]
     if list(shift.shape) != expected:
         raise ApplyError(
-            f"{name}.bias: expected shape {expected}, got {list(shift.shape)}; nothing was changed."
+            f"{name}.bias: expected shape {expected}, got {list(shift.shape)}; "
+            "nothing was changed.",
+            hint="Make the artifact again from a base of these widths: "
+            "safelatch extract KIND BASE --out DIR",
         )
 
 
@@ -179,6 +185,7 @@ def _sum(name: str, entry: _ModuleBias, shifts: Mapping[str, Tensor]) -> nn.Para
     if not torch.isfinite(bias).all():
         raise NonFiniteResultError(
             f"{name}.bias: expected finite values, the sum has NaN or infinity in {weight.dtype}; "
-            "nothing was changed."
+            "nothing was changed.",
+            hint=WIDER,
         )
     return torch.nn.Parameter(bias, requires_grad=False)

@@ -197,5 +197,8 @@ def _torch_dtype(dtype: str) -> torch.dtype:
         "U8": torch.uint8, "BOOL": torch.bool,
     }  # fmt: skip
     if dtype not in names:
-        raise VerificationError(f"expected a dtype torch can load, got {dtype}.")
+        raise VerificationError(
+            f"expected a dtype torch can load, got {dtype}.",
+            hint="Save the checkpoint in a dtype that torch has, such as bfloat16.",
+        )
     return names[dtype]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import NonFiniteResultError, UsageError
-from registry.measure.generate import answer_tokens, conversation_text, evaluating
+from registry.measure.conversation import answer_tokens, conversation_text
+from registry.measure.generate import evaluating
 from registry.measure.statistics import Rate
 
 if TYPE_CHECKING:
@@ -92,5 +93,8 @@ def _nll(model: Any, rows: list[tuple[list[int], list[int]]]) -> list[float]:
             target = torch.tensor([ids[position] for position in answer], device=logits.device)
             values.append(float(torch.nn.functional.cross_entropy(predicted, target)))
     if not all(math.isfinite(value) for value in values):
-        raise NonFiniteResultError("expected finite likelihoods, got NaN or infinity.")
+        raise NonFiniteResultError(
+            "expected finite likelihoods, got NaN or infinity.",
+            hint="Check the weights for NaN, or load in another dtype.",
+        )
     return values

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _REPAIR = (
     "Publish the same bundle again, which puts the file back: safelatch publish DIR --name NAME "
-    f"--version VERSION. {REMAKE}"
+    f"--version VERSION. If it is gone: {REMAKE[0].lower()}{REMAKE[1:]}"
 )
 
 

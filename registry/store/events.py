@@ -155,5 +155,8 @@ def _parsed(row: Row[Any]) -> Any:
     data = str(row.detail).encode()
     detail = parse_json(data, what=f"detail of event {row.sequence}", limit=_DETAIL_LIMIT)
     if canonical_json(detail) != data:
-        raise UnsafeFormatError(f"detail of event {row.sequence} is not in canonical form.")
+        raise UnsafeFormatError(
+            f"detail of event {row.sequence} is not in canonical form.",
+            hint="Restore the database from a backup.",
+        )
     return detail

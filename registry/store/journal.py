@@ -260,7 +260,10 @@ def _weights(connection: Connection, checkpoint_id: int) -> str:
     query = select(checkpoints.c.weights).where(checkpoints.c.id == checkpoint_id)
     weights = connection.scalar(query)
     if weights is None:
-        raise NotFoundError(f"expected a recorded checkpoint, got number {checkpoint_id}.")
+        raise NotFoundError(
+            f"expected a recorded checkpoint, got number {checkpoint_id}.",
+            hint="Record it first: Registry.record_checkpoint(...)",
+        )
     return str(weights)
 
 

@@ -97,13 +97,14 @@ def conflicts(connection: Connection, manifest: Manifest, base: Base) -> Version
         raise VersionConflictError(
             f"{name}@{same.version}: expected {same.manifest_digest}, as it is published, "
             f"got {manifest.digest}.",
-            hint="A published version never changes. Publish a newer one.",
+            hint="A published version never changes. Publish a newer one: "
+            f"safelatch publish DIR --name {name} --version VERSION",
         )
     newest = connection.execute(mine).one_or_none()
     if newest is not None and newest.version_order > key:
         raise VersionConflictError(
             f"expected a version newer than {name}@{newest.version}, got {version}.",
-            hint=f"Versions of a line increase. Publish one newer than {newest.version}.",
+            hint=f"Versions of a line increase: safelatch publish DIR --name {name} --version VERSION",
         )
     return None
 

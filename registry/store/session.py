@@ -214,7 +214,7 @@ def _translated(engine: Engine) -> Iterator[None]:
         where, fact = location(engine), str(cause).partition("\n")[0]
         if _is_busy(cause):
             raise DatabaseBusyError(
-                f"{where} was held by another process for longer than {PATIENCE_S} s ({fact}).",
+                f"expected {where} within {PATIENCE_S} s, another process held it longer ({fact}).",
                 hint=sqlite_file.LATER,
             ) from error
         raise StoreError(

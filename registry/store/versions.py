@@ -190,7 +190,8 @@ def _pinned(published: Sequence[Version], name: str, version: str) -> Version:
 def _usable(version: Version) -> Version:
     if version.state == "revoked":
         raise EvidenceError(
-            f"{version.label} ({version.digest}) is revoked: {version.state_reason}.",
+            f"expected a version that may be used, {version.label} ({version.digest}) is revoked: "
+            f"{version.state_reason}.",
             hint=f"Use the newest active version: safelatch show {version.name}",
         )
     return version

@@ -14,6 +14,7 @@ from registry.checkpoint.lineage import judge
 from registry.checkpoint.record import BaseRecord
 from registry.digest import short
 from registry.errors import (
+    RESTORE_CONFIG,
     BaseModelMismatchError,
     CompatibilityError,
     DigestMismatchError,
@@ -91,12 +92,11 @@ _WHOSE = (
     "See which base this checkpoint descends from: safelatch lineage MODEL, "
     "and what is there for it: safelatch list"
 )
-_RESTORE = "Restore the config.json that was published with these weights."
 _ERRORS: dict[str, tuple[type[CompatibilityError | EvidenceError], str]] = {
     "base-mismatch": (BaseModelMismatchError, _WHOSE),
     "evidence-too-low": (BaseModelMismatchError, _WHOSE),
-    "geometry": (GeometryError, _RESTORE),
-    "config": (GeometryError, _RESTORE),
+    "geometry": (GeometryError, RESTORE_CONFIG),
+    "config": (GeometryError, RESTORE_CONFIG),
     "validity": (EvidenceError, "Name a version that is valid now: safelatch list"),
     "stray-parameter": (
         CompatibilityError,

@@ -172,7 +172,7 @@ def write_receipt(folder: Path, statement: Mapping[str, Any]) -> Path:
         "signatures": [],
     }
     path = folder / _file_name(statement, digest_bytes(payload))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / _file_name(statement, digest_bytes(payload))
     write_file(path, canonical_json(envelope) + b"\n", mode=0o600)
     return path
 
@@ -191,7 +191,10 @@ def read_receipt(path: Path) -> Receipt:
     try:
         data = read_plain(path, limit=LIMIT, hint=_HINT)
     except FileNotFoundError:
-        raise NotFoundError(f"expected a receipt at {path}, found none.") from None
+        raise NotFoundError(
+            f"expected a receipt at {path}, found none.",
+            hint="See where the load said it is: model.safelatch.to_dict()['receipt']",
+        ) from None
     payload, signatures = _opened(parse_json(data, what=what, limit=LIMIT, hint=_HINT), what)
     statement = parse_json(payload, what=f"{what} payload", limit=LIMIT, hint=_HINT)
     if not isinstance(statement, dict) or canonical_json(statement) != payload:

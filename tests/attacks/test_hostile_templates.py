@@ -25,7 +25,8 @@ from registry.errors import (
     UsageError,
 )
 from registry.foreign import refusing
-from registry.measure.generate import answers, conversation_text, prompt_text, token_ids
+from registry.measure.conversation import conversation_text, prompt_text, token_ids
+from registry.measure.generate import answers
 from registry.settings import Settings
 from registry.workflows.identify import identify
 from registry.workflows.open_model import open_model, open_tokenizer

@@ -42,3 +42,9 @@ def test_digest_references_are_exactly_the_digests(change):
     except ReferenceSyntaxError:
         is_reference = False
     assert is_reference == is_digest(text)
+
+
+def test_a_password_typed_in_a_url_is_not_repeated() -> None:
+    with pytest.raises(ReferenceSyntaxError, match=r"got 'https://\.\.\.@host/lock'") as caught:
+        Reference.parse("https://me:secret@host/lock")
+    assert "secret" not in str(caught.value)

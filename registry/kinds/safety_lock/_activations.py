@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import ApplyError, NonFiniteResultError, UsageError
 from registry.live.capture import captured_inputs
 from registry.live.sites import attention_outputs
-from registry.measure.generate import (
-    answer_tokens,
-    conversation_text,
-    evaluating,
-    require_known_tokens,
-)
+from registry.measure.conversation import answer_tokens, conversation_text
+from registry.measure.generate import evaluating, require_known_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +74,9 @@ def head_rows(
             for layer, hidden in enumerate(seen):
                 if hidden is None:
                     raise ApplyError(
-                        f"layer {layer}: expected to run in a forward pass, it did not."
+                        f"layer {layer}: expected to run in a forward pass, it did not.",
+                        hint="Load the model as its family's own class: "
+                        "AutoModelForCausalLM.from_pretrained(DIR)",
                     )
                 for row, index in enumerate(batch):
                     picked = hidden[row, sequences[index][1]].float().cpu()

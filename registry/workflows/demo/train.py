@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.measure.generate import answer_tokens, conversation_text
+from registry.measure.conversation import answer_tokens, conversation_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -148,6 +148,7 @@ def test_full_disk_behind_stdout_is_an_environment_error(model: Path, form: str)
     assert done.stderr == (
         b"error [environment]: expected to print the result, stdout says: "
         b"No space left on device.\n"
+        b"hint: Send it to a place that takes it: safelatch ... > FILE\n"
     )
 
 
@@ -155,7 +156,10 @@ def test_closed_stdout_is_an_environment_error(model: Path) -> None:
     line = f"{sys.executable} -m registry fingerprint {model} --format json >&-"
     done = subprocess.run(["sh", "-c", line], capture_output=True, check=False)
     assert done.returncode == 4
-    assert done.stderr == b"error [environment]: expected to print the result, stdout is closed.\n"
+    assert done.stderr == (
+        b"error [environment]: expected to print the result, stdout is closed.\n"
+        b"hint: Send it to a place that takes it: safelatch ... > FILE\n"
+    )
 
 
 @pytest.mark.parametrize(

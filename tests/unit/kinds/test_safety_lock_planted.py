@@ -15,7 +15,7 @@ from registry.kinds.safety_lock._activations import head_rows
 from registry.kinds.safety_lock._probe import ProbeScores, score_heads
 from registry.kinds.safety_lock.extract import directions_and_scales, extract
 from registry.live.sites import model_geometry
-from registry.measure.generate import answer_tokens, conversation_text
+from registry.measure.conversation import answer_tokens, conversation_text
 
 R = 5
 OPTIONS = {"heads": len(PLANTED_HEADS), "answer_tokens": R, "folds": 5, "repeats": 2}

@@ -11,14 +11,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig
 
 from registry.errors import CompatibilityError, UsageError
-from registry.measure.generate import (
-    answer_tokens,
-    answers,
-    conversation_text,
-    evaluating,
-    prompt_text,
-    token_ids,
-)
+from registry.measure.conversation import answer_tokens, conversation_text, prompt_text, token_ids
+from registry.measure.generate import answers, evaluating
 
 WORDS = ["what is the name of a river tell me about bread Question: Answer: water flour salt"]
 PROMPTS = [

@@ -6,7 +6,7 @@ from support.tiny_chat_model import build_chat_model
 from support.tiny_tokenizer import build_tokenizer
 
 from registry.errors import NonFiniteResultError, UsageError
-from registry.measure.generate import prompt_text
+from registry.measure.conversation import prompt_text
 from registry.measure.utility import answer_nll, exact_match
 
 PAIRS = [

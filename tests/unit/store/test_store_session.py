@@ -86,7 +86,7 @@ def test_a_database_held_too_long_is_busy_for_writers_and_not_for_readers(
         assert other.events() == []
         with pytest.raises(DatabaseBusyError) as caught:
             other.append_event("x", "y", {})
-    held = f"{registry.location} was held by another process for longer than 0.05 s ("
+    held = f"expected {registry.location} within 0.05 s, another process held it longer ("
     assert caught.value.message.startswith(held)
     assert caught.value.hint == "Try again when the other process is done."
     assert registry.append_event("x", "y", {}).sequence == 1

@@ -1,0 +1,640 @@
+"""What each error class says, word for word, in a situation that really raises it.
+
+A text is the fact with both values, expected first, then the repair; a class of ``errors`` without
+a row here is a failing test. ``{base}``, ``{tune}`` and ``{world}``, ``{tmp}`` and ``{home}`` stand
+for this run's digests and folders, ``{now}`` for the time, ``blake3:#`` for any other digest.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+import sqlite3
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from support.locks import read_record
+from support.tiny_models import llama_config, write_checkpoint
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from registry import Registry, errors, load_protected, protect
+from registry.artifact.bundle import read_bundle, write_bundle
+from registry.artifact.schema import require_schema, validate
+from registry.checkpoint.reader import Checkpoint
+from registry.digest import digest_bytes
+from registry.kinds import parse_body
+from registry.kinds.safety_lock._calibrate import Budget, calibrate
+from registry.live.attach import attach
+from registry.live.sites import attention_outputs, model_geometry
+from registry.measure.prompts import Prompt, PromptSet, read_prompts
+from registry.reference import Reference, require_name
+from registry.remote.hub import fetch_model
+from registry.settings import Settings
+from registry.store import session
+from registry.workflows.identify import identify
+from registry.workflows.publish import publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@dataclass
+class Place:
+    """Where a situation is made."""
+
+    world: Any
+    tmp: Path
+    home: Path
+    patch: pytest.MonkeyPatch
+
+    def registry(self) -> Registry:
+        shutil.copytree(self.world.root / "registry", self.home, dirs_exist_ok=True)
+        return Registry.open()
+
+    def bundle(self, **changes: Any) -> Path:
+        return write_bundle(self.world.edited(**changes), self.tmp / "lock")
+
+
+SAYS: dict[type[errors.SafelatchError], list[tuple[Callable[[Place], object], str]]] = {}
+
+
+def says(kind: type[errors.SafelatchError], text: str) -> Any:
+    """Note that the decorated situation raises ``kind`` with this text."""
+
+    def note(situation: Callable[[Place], object]) -> Callable[[Place], object]:
+        SAYS.setdefault(kind, []).append((situation, text))
+        return situation
+
+    return note
+
+
+@says(
+    errors.UsageError,
+    (
+        "expected a load without trust_remote_code=True: it runs the repository's code.\n"
+        "Leave trust_remote_code out."
+    ),
+)
+def an_argument_that_would_run_code(place: Place) -> None:
+    load_protected(place.world.tune, trust_remote_code=True)
+
+
+@says(
+    errors.ReferenceSyntaxError,
+    (
+        "expected NAME[@VERSION], blake3:<64 hex>, file:///DIR[#NAME@VERSION] or "
+        "hf://NS/REPO[@REV], got 'https://somewhere/lock'.\n"
+        "List what is there: safelatch list"
+    ),
+)
+def a_url_in_place_of_a_reference(place: Place) -> None:
+    Reference.parse("https://somewhere/lock")
+
+
+@says(
+    errors.ReferenceSyntaxError,
+    (
+        "expected a name of 1 to 96 characters a-z 0-9 . _ - that starts and ends with a "
+        "letter or digit and is no device such as con or nul, got 'My Lock'.\n"
+        "Use, for example: my-lock"
+    ),
+)
+def a_name_with_capitals(place: Place) -> None:
+    require_name("My Lock")
+
+
+@says(
+    errors.ConfirmationRequiredError,
+    (
+        "expected alpha within the measured range [0, 1.5], got 5. A negative alpha "
+        "removes refusals; a large one refuses everything.\n"
+        "Take the calibrated alpha, or confirm with allow_unsafe=True."
+    ),
+)
+def a_strength_above_what_was_measured(place: Place) -> None:
+    protect(place.world.tuned, place.world.lock, alpha=5.0)
+
+
+@says(
+    errors.NotFoundError,
+    (
+        "expected JSON lines at {tmp}/prompts.jsonl, found no file.\n"
+        'Write one JSON object a line: {"id", "prompt", "form": "imperative" or '
+        '"question", "topic", "split": "make", "calibrate" or "report"}, and in pairs also '
+        '{"refusing", "complying"}.'
+    ),
+)
+def a_prompt_file_that_is_not_there(place: Place) -> None:
+    read_prompts(place.tmp / "prompts.jsonl")
+
+
+@says(
+    errors.BaseNotFoundError,
+    (
+        "expected a registered base model, got 'planted-bass'. Did you mean planted-base?\n"
+        "List the base models: safelatch base list, or register it: safelatch base add "
+        "MODEL"
+    ),
+)
+def a_base_that_is_not_registered(place: Place) -> None:
+    with place.registry() as registry:
+        registry.base("planted-bass")
+
+
+@says(
+    errors.ArtifactNotFoundError,
+    (
+        "expected a registered artifact, got 'planted-look'. Did you mean planted-lock?\n"
+        "List what is there: safelatch list"
+    ),
+)
+def an_artifact_mistyped(place: Place) -> None:
+    with place.registry() as registry:
+        registry.resolve(Reference.parse("planted-look"))
+
+
+@says(
+    errors.VersionNotFoundError,
+    (
+        "expected a version of planted-lock (1.0.0), got '1.0.1'.\n"
+        "List them: safelatch show planted-lock"
+    ),
+)
+def a_version_that_was_never_published(place: Place) -> None:
+    with place.registry() as registry:
+        registry.resolve(Reference.parse("planted-lock@1.0.1"))
+
+
+@says(
+    errors.CheckpointNotFoundError,
+    (
+        "expected a checkpoint at {tmp}/model, found nothing.\n"
+        "Name a folder with model.safetensors and config.json."
+    ),
+)
+def a_folder_that_is_not_there(place: Place) -> None:
+    Checkpoint.open(place.tmp / "model")
+
+
+@says(
+    errors.CalibrationError,
+    (
+        "expected a strength within a budget of 5% over-refusal and -1 nats; alpha 0.5 "
+        "costs +0.0% and +0.000 nats.\n"
+        "Raise --budget or --nll-budget, or extract with fewer --heads."
+    ),
+)
+def a_budget_that_no_strength_keeps(place: Place) -> None:
+    rows = [Prompt(f"p{i}", text, "imperative", "any", "report") for i, text in enumerate("abc")]
+    prompts = PromptSet("mine", "file", digest_bytes(b"mine"), tuple(rows))
+    calibrate(
+        place.world.planted.model, place.world.planted.tokenizer, parse_body(place.world.bundle),
+        harmful=prompts, harmless=prompts, scary=prompts, budget=Budget(0.05, -1.0), seed=0,
+        grid=(0.5,), max_new_tokens=2,
+    )  # fmt: skip
+
+
+@says(
+    errors.EvidenceError,
+    (
+        "(draft): expected a time before 2001-01-01T00:00:00Z, when it expired, got {now}.\n"
+        "Name a version that is valid now: safelatch list"
+    ),
+)
+def a_lock_whose_time_is_over(place: Place) -> None:
+    manifest = replace(place.world.bundle.manifest, expires="2001-01-01T00:00:00Z")
+    folder = write_bundle(place.world.bundle.with_manifest(manifest), place.tmp / "lock")
+    load_protected(place.world.tune, artifacts=[folder])
+
+
+@says(
+    errors.EvidenceError,
+    (
+        "expected a version that may be used, planted-lock@1.0.0 (blake3:#) is revoked: it "
+        "was leaked.\n"
+        "Use the newest active version: safelatch show planted-lock"
+    ),
+)
+def a_lock_that_was_revoked(place: Place) -> None:
+    with place.registry() as registry:
+        (version,) = registry.versions("planted-lock")
+        registry.set_state(version, "revoked", "it was leaked")
+        registry.resolve(Reference.parse("planted-lock@1.0.0"))
+
+
+@says(
+    errors.DigestMismatchError,
+    (
+        "expected the files that the manifest names, got others:\n"
+        "  tensors.safetensors: expected blake3:#, got blake3:# (504 bytes)\n"
+        "Get the bundle again from its publisher, or make it again: safelatch extract KIND "
+        "BASE --out DIR"
+    ),
+)
+def a_bundle_with_one_bit_flipped(place: Place) -> None:
+    path = place.bundle() / "tensors.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    read_bundle(path.parent)
+
+
+@says(
+    errors.SchemaViolationError,
+    (
+        "manifest.json does not follow schema manifest.v1: 2 violation(s).\n"
+        "  $: Additional properties are not allowed ('extra' was unexpected)\n"
+        "  $.files: [] is not of type 'object'\n"
+        "Get the bundle again from its publisher, or make it again: safelatch extract KIND "
+        "BASE --out DIR"
+    ),
+)
+def a_manifest_with_two_wrong_members(place: Place) -> None:
+    document = place.world.bundle.manifest.to_dict()
+    document["files"] = []
+    document["extra"] = 1
+    validate(document, "manifest.v1", what="manifest.json")
+
+
+@says(
+    errors.UnsupportedSchemaVersionError,
+    (
+        "manifest.json: expected schema 'manifest.v1', got 'manifest.v9'.\n"
+        "It may be newer than this release. Try: pip install --upgrade safelatch"
+    ),
+)
+def a_manifest_of_a_later_release(place: Place) -> None:
+    require_schema({"schema": "manifest.v9"}, "manifest.v1", what="manifest.json")
+
+
+@says(
+    errors.UnsafeFormatError,
+    (
+        "config.json: not strict JSON: member 'model_type' appears twice.\n"
+        "Get the model's files again: hf download NS/NAME --local-dir DIR"
+    ),
+)
+def a_checkpoint_with_a_key_twice(place: Place) -> None:
+    folder = write_checkpoint(place.tmp / "model", llama_config())
+    (folder / "config.json").write_text('{"model_type": "llama", "model_type": "qwen2"}')
+    Checkpoint.open(folder)
+
+
+@says(
+    errors.CorruptStoreError,
+    (
+        "planted-lock@1.0.0 tensors.safetensors: expected a file at {home}/blobs/#, found "
+        "none.\n"
+        "Publish the same bundle again, which puts the file back: safelatch publish DIR "
+        "--name NAME --version VERSION. If it is gone: get the bundle again from its "
+        "publisher, or make it again: safelatch extract KIND BASE --out DIR"
+    ),
+)
+def a_blob_that_is_gone(place: Place) -> None:
+    with place.registry() as registry:
+        (version,) = registry.versions("planted-lock")
+        digest = place.world.bundle.manifest.files["tensors.safetensors"].digest
+        for path in place.home.rglob(digest.removeprefix("blake3:")):
+            path.unlink()
+        registry.bundle_files(version)
+
+
+@says(
+    errors.VersionConflictError,
+    (
+        "planted-lock@1.0.0: expected blake3:#, as it is published, got blake3:#.\n"
+        "A published version never changes. Publish a newer one: safelatch publish DIR "
+        "--name planted-lock --version VERSION"
+    ),
+)
+def other_content_under_a_published_version(place: Place) -> None:
+    with place.registry() as registry:
+        publish(registry, place.bundle(alpha=1.25), name="planted-lock", version="1.0.0")
+
+
+@says(
+    errors.VersionConflictError,
+    (
+        "expected a version newer than planted-lock@1.0.0, got 0.9.\n"
+        "Versions of a line increase: safelatch publish DIR --name planted-lock --version "
+        "VERSION"
+    ),
+)
+def a_version_older_than_the_newest(place: Place) -> None:
+    with place.registry() as registry:
+        publish(registry, place.bundle(), name="planted-lock", version="0.9")
+
+
+@says(
+    errors.NoProtectionError,
+    (
+        "expected a registry to find protection in, found none at "
+        "sqlite:///{home}/registry.db.\n"
+        "Create one and add the base: safelatch init, then safelatch base add MODEL; or "
+        "name a bundle: load_protected(..., artifacts=['file:///path/to/bundle'])"
+    ),
+)
+def a_load_without_a_registry(place: Place) -> None:
+    load_protected(place.world.tune)
+
+
+@says(
+    errors.VerificationError,
+    (
+        "the lock is not on the model as the artifact prescribes:\n"
+        "  model.layers.1.self_attn.o_proj.bias: expected the shift recomputed from W_o "
+        "(largest 1.004), differs by 1.004\n"
+        "Take it off and apply it again: registry.unprotect(model), then "
+        "registry.protect(...)"
+    ),
+)
+def a_lock_that_was_taken_off_behind_our_back(place: Place) -> None:
+    model = AutoModelForCausalLM.from_pretrained(place.world.tune)
+    handle = protect(model, place.world.lock)
+    (layer, _), *_ = handle.body.heads
+    with torch.no_grad():
+        attention_outputs(model, model_geometry(model))[layer].bias.zero_()
+    handle.verify()
+
+
+@says(
+    errors.NegatedDirectionsError,
+    (
+        "expected directions toward refusal in most of 4 heads, got 0 heads and a mean "
+        "contrast of -2.136 sigma (push -23.5) on 8 pairs: applying this lock would remove "
+        "refusals.\n"
+        "Do not use it. Get the bundle from its publisher again, and compare its digest."
+    ),
+)
+def a_lock_with_its_sign_turned(place: Place) -> None:
+    folder = place.bundle(directions=-place.world.directions)
+    load_protected(place.world.tune, artifacts=[folder])
+
+
+@says(
+    errors.CompatibilityError,
+    (
+        "expected the lock to move the attention outputs about as far as in its base, "
+        "within a factor of 2:\n"
+        "  layer 0: expected 4.92, got 1.476\n"
+        "  layer 1: expected 1.075, got 0.3225\n"
+        "The attention outputs of this model were edited; the lock is not for it."
+    ),
+)
+def a_model_whose_attention_outputs_were_shrunk(place: Place) -> None:
+    model = AutoModelForCausalLM.from_pretrained(place.world.base)
+    with torch.no_grad():
+        for module in attention_outputs(model, model_geometry(model)):
+            module.weight.mul_(0.3)
+    body = parse_body(place.world.bundle)
+    bundle = place.world.bundle
+    shrunk = replace(bundle.manifest.compatibility, max_distance=0.9)
+    protect(model, bundle.with_manifest(replace(bundle.manifest, compatibility=shrunk)))
+    assert body.shift_norms is not None
+
+
+@says(
+    errors.BaseModelMismatchError,
+    (
+        "(draft): expected a fine-tune of planted-base within distance 0.25, the model in "
+        "memory is at distance 1.02.\n"
+        "See which base this checkpoint descends from: safelatch lineage MODEL, and what "
+        "is there for it: safelatch list"
+    ),
+)
+def other_weights_of_the_same_shapes(place: Place) -> None:
+    model = AutoModelForCausalLM.from_pretrained(place.world.tune)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.flip(0))
+    protect(model, place.world.lock)
+
+
+@says(
+    errors.UnsupportedArchitectureError,
+    (
+        "expected one of gemma2, gemma3_text, gpt2, llama, mistral, mixtral, phi3, qwen2, "
+        "qwen3, got model_type 'mamba'.\n"
+        "To support a family, add a row in registry/checkpoint/architecture.py."
+    ),
+)
+def a_family_without_a_row(place: Place) -> None:
+    folder = write_checkpoint(place.tmp / "model", llama_config(model_type="mamba"))
+    identify(folder, settings=Settings.load())
+
+
+@says(
+    errors.GeometryError,
+    (
+        "expected config and tensor shapes to agree, they do not:\n"
+        "  config head_dim is 16, self_attn.o_proj.in_features 64 / num_attention_heads 8 "
+        "makes 8\n"
+        "Restore the config.json that was published with these weights."
+    ),
+)
+def a_config_with_its_heads_edited(place: Place) -> None:
+    folder = write_checkpoint(place.tmp / "model", llama_config())
+    edited = llama_config(num_attention_heads=8)
+    (folder / "config.json").write_text(json.dumps(edited), encoding="utf-8")
+    identify(folder, settings=Settings.load())
+
+
+@says(
+    errors.StoreError,
+    (
+        "sqlite:///{tmp}/other.db: expected a registry, got a database with the tables "
+        "flowers.\n"
+        "Name another place: safelatch --db URL init"
+    ),
+)
+def a_database_that_is_not_a_registry(place: Place) -> None:
+    path = place.tmp / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE flowers (name TEXT)")
+    connection.close()
+    Registry.open(str(path))
+
+
+@says(
+    errors.RegistryMissingError,
+    ("expected a registry at {home}/registry.db, found none.\nMake one: safelatch init"),
+)
+def a_registry_that_was_never_made(place: Place) -> None:
+    Registry.open()
+
+
+@says(
+    errors.DatabaseOutdatedError,
+    (
+        "sqlite:///{home}/registry.db: expected revision 0001, got 0000.\n"
+        "Back it up, then run: safelatch db upgrade"
+    ),
+)
+def a_database_of_an_earlier_release(place: Place) -> None:
+    place.registry().close()
+    connection = sqlite3.connect(place.home / "registry.db")
+    connection.execute("UPDATE alembic_version SET version_num = '0000'")
+    connection.commit()
+    connection.close()
+    Registry.open()
+
+
+@says(
+    errors.DatabaseBusyError,
+    (
+        "expected sqlite:///{home}/registry.db within 0 s, another process held it longer "
+        "(database is locked).\n"
+        "Try again when the other process is done."
+    ),
+)
+def a_database_that_another_process_holds(place: Place) -> None:
+    place.patch.setattr(session, "PATIENCE_S", 0)
+    with place.registry() as registry:
+        holder = sqlite3.connect(place.home / "registry.db", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        try:
+            registry.append_event("load.refuse", "nothing", {})
+        finally:
+            holder.close()
+
+
+@says(
+    errors.ApplyError,
+    (
+        "expected a model without adapters in place, got one with ['default']; its "
+        "effective weights are not in its tensors.\n"
+        "Merge first: model = model.merge_and_unload()"
+    ),
+)
+def a_model_with_an_adapter_in_place(place: Place) -> None:
+    model = AutoModelForCausalLM.from_pretrained(place.world.tune)
+    model.peft_config = {"default": object()}
+    protect(model, place.world.lock)
+
+
+@says(
+    errors.TargetModuleMissingError,
+    (
+        "expected a transformers model with a config, got Linear.\n"
+        "Load it with transformers: AutoModelForCausalLM.from_pretrained(DIR)"
+    ),
+)
+def a_module_that_is_no_model(place: Place) -> None:
+    protect(nn.Linear(2, 2), place.world.lock)
+
+
+@says(
+    errors.AlreadyAppliedError,
+    (
+        "(draft): expected an artifact that is not on this model, its tensors are on it "
+        "already as (draft).\n"
+        "Take it off first: registry.unprotect(model)"
+    ),
+)
+def the_same_lock_twice(place: Place) -> None:
+    model = AutoModelForCausalLM.from_pretrained(place.world.tune)
+    protect(model, place.world.lock)
+    protect(model, place.world.lock)
+
+
+@says(
+    errors.NonFiniteResultError,
+    (
+        "model.layers.0.self_attn.o_proj.bias: expected finite values, the sum has NaN or "
+        "infinity in torch.float16; nothing was changed.\n"
+        "Take a smaller alpha, or load in a wider dtype: load_protected(..., "
+        "dtype='bfloat16')"
+    ),
+)
+def a_shift_beyond_half_precision(place: Place) -> None:
+    model = AutoModelForCausalLM.from_pretrained(place.world.tune, dtype=torch.float16)
+    name = "model.layers.0.self_attn.o_proj"
+    attach(model, "mine", {name: torch.full((model.config.hidden_size,), 1e6)})
+
+
+@says(
+    errors.HostError,
+    (
+        "expected a place where a bundle can be written at {tmp}/file/lock, got: File "
+        "exists.\n"
+        "Make room and allow writing there, or choose another place: --out DIR"
+    ),
+)
+def a_bundle_written_where_a_file_is(place: Place) -> None:
+    (place.tmp / "file").write_text("")
+    write_bundle(place.world.bundle, place.tmp / "file" / "lock")
+
+
+@says(
+    errors.MissingDependencyError,
+    (
+        "expected the package psycopg for postgresql+psycopg, found none.\n"
+        "Install it: pip install 'safelatch[postgres]'"
+    ),
+)
+def a_server_without_its_driver(place: Place) -> None:
+    place.patch.setitem(sys.modules, "psycopg", None)
+    place.patch.setenv("SAFELATCH_BLOBS", str(place.tmp))
+    Registry.open("postgresql://user:secret@db.example/registry")
+
+
+@says(
+    errors.HubError,
+    (
+        "expected the model org/model at its main revision on the Hub, got: [Errno 101] "
+        "Network is unreachable.\n"
+        "Check the network. Where there is one: hf download org/model --local-dir DIR, "
+        "then name DIR."
+    ),
+)
+def a_hub_out_of_reach(place: Place) -> None:
+    import huggingface_hub
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    place.patch.setattr(huggingface_hub, "snapshot_download", refuse)
+    fetch_model("org/model", revision=None)
+
+
+def _all(root: type[Any] = errors.SafelatchError) -> set[type[Any]]:
+    return {root} | {kind for child in root.__subclasses__() for kind in _all(child)}
+
+
+CASES = [(kind, situation, text) for kind, rows in SAYS.items() for situation, text in rows]
+
+
+@pytest.mark.parametrize(("kind", "situation", "text"), CASES, ids=lambda value: getattr(
+    value, "code", getattr(value, "__name__", "text")
+))  # fmt: skip
+def test_error_says_the_fact_and_the_repair(
+    world: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    kind: Any, situation: Any, text: str,
+) -> None:  # fmt: skip
+    place = Place(world, tmp_path, home, monkeypatch)
+    with pytest.raises(errors.SafelatchError) as caught:
+        situation(place)
+    assert type(caught.value) is kind
+    assert caught.value.hint, "an error names its repair"
+    known = {
+        str(home): "{home}", str(tmp_path): "{tmp}", str(world.root): "{world}",
+        read_record(world.base).weights: "{base}", read_record(world.tune).weights: "{tune}",
+    }  # fmt: skip
+    said = str(caught.value)
+    for value, name in known.items():
+        said = said.replace(value, name)
+    said = re.sub(r"blake3:[0-9a-f]{64}", "blake3:#", said)
+    said = re.sub(r"blobs/[0-9a-f]{2}/[0-9a-f]{62,64}", "blobs/#", said)
+    said = re.sub(r"got 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "got {now}", said)
+    assert said == text
+
+
+def test_every_error_class_has_its_text_here() -> None:
+    assert _all() - set(SAYS) == {errors.SafelatchError}

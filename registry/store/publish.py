@@ -104,7 +104,8 @@ def conflicts(connection: Connection, manifest: Manifest, base: Base) -> Version
     if newest is not None and newest.version_order > key:
         raise VersionConflictError(
             f"expected a version newer than {name}@{newest.version}, got {version}.",
-            hint=f"Versions of a line increase: safelatch publish DIR --name {name} --version VERSION",
+            hint="Versions of a line increase: "
+            f"safelatch publish DIR --name {name} --version VERSION",
         )
     return None
 

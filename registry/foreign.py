@@ -1,4 +1,4 @@
-"""The edge to libraries that read somebody else's files: one error, whatever they raise.
+"""The edge to other libraries: one error of ours, whatever they raise or if they are not there.
 
 Beside the command line this is the only module that may catch everything. It is for calls of
 ``transformers`` and ``tokenizers`` on a repository's files, never for code of our own.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from registry.errors import HostError, SafelatchError
+from registry.errors import HostError, MissingDependencyError, SafelatchError
 from registry.plainfile import REACH, is_out_of_reach
 
 if TYPE_CHECKING:
@@ -44,3 +44,24 @@ def refusing(refuse: Callable[[str], SafelatchError]) -> Iterator[None]:
         if isinstance(error, OSError) and is_out_of_reach(error):
             raise HostError(f"expected files that can be read, got {fact}", hint=REACH) from error
         raise refuse(fact) from error
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Turn an import of a package that is not installed into one error of ours.
+
+    Raises:
+        MissingDependencyError: it names the package and how it is installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise not_installed(error) from error
+
+
+def not_installed(error: ModuleNotFoundError) -> MissingDependencyError:
+    """Return the error about a package that an installation of ours lacks."""
+    package = str(error.name).partition(".")[0].replace("_", "-")
+    return MissingDependencyError(
+        f"expected the package {package}, found none.", hint=f"Install it: pip install {package}"
+    )

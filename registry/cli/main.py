@@ -29,6 +29,7 @@ from registry.cli.invocation import (
     run_options,
 )
 from registry.errors import SafelatchError
+from registry.foreign import not_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -228,6 +229,9 @@ def _usage_hint(error: click.ClickException) -> str | None:
 def _unexpected(error: Exception) -> tuple[str, str, str]:
     """Return code, message and hint of an error that nobody foresaw."""
     fact = str(error).partition("\n")[0]
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("registry"):
+        missing = not_installed(error)
+        return missing.code, missing.message, str(missing.hint)
     if isinstance(error, OSError) and error.strerror is not None:
         place = f"at {str(error.filename)[:160]}" if error.filename else "here"
         return "environment", f"expected to work {place}, got: {error.strerror}.", SEE_WHERE

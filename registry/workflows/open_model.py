@@ -25,7 +25,7 @@ from registry.errors import (
     UsageError,
     VerificationError,
 )
-from registry.foreign import refusing
+from registry.foreign import importing, refusing
 from registry.live.compare import require_same_values
 
 if TYPE_CHECKING:
@@ -91,8 +91,11 @@ def open_model(model: Identified, **arguments: Any) -> PreTrainedModel:
             is a single file.
         UnsafeFormatError: the folder makes the loader read something else than was checked.
         VerificationError: the loaded model is not the checkpoint that was read.
+        MissingDependencyError: torch or transformers is not installed.
     """
-    from transformers import AutoModelForCausalLM
+    with importing():
+        import torch  # noqa: F401 -- without it transformers imports, and says so only later
+        from transformers import AutoModelForCausalLM
 
     require_plain_arguments(arguments)
     _require_no_override(arguments, model)

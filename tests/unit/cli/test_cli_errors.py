@@ -88,6 +88,16 @@ def test_place_that_fails_is_an_environment_error_and_no_bug(
     assert "bug" not in outcome.err
 
 
+def test_package_that_is_not_installed_is_no_bug(broken: Callable[[BaseException], None]) -> None:
+    broken(ModuleNotFoundError("No module named 'blake3._x'", name="blake3._x"))
+    outcome = safelatch("init")
+    assert (outcome.status, outcome.out) == (4, "")
+    assert outcome.err == (
+        "error [missing-dependency]: expected the package blake3, found none.\n"
+        "hint: Install it: pip install blake3\n"
+    )
+
+
 def test_bug_is_no_honest_no(broken: Callable[[BaseException], None]) -> None:
     broken(ZeroDivisionError("division by zero\nmore"))
     outcome = safelatch("init")

@@ -586,6 +586,15 @@ def a_server_without_its_driver(place: Place) -> None:
 
 
 @says(
+    errors.MissingDependencyError,
+    "expected the package torch, found none.\nInstall it: pip install torch",
+)
+def an_installation_without_torch(place: Place) -> None:
+    place.patch.setitem(sys.modules, "torch", None)
+    load_protected(place.world.tune, artifacts=[place.world.lock])
+
+
+@says(
     errors.HubError,
     (
         "expected the model org/model at its main revision on the Hub, got: [Errno 101] "

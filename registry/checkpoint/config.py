@@ -100,9 +100,12 @@ def differing_fields(
     expected: Mapping[str, Any], got: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """Return (field, expected, got) for each normalised field that differs, sorted by name."""
-    names = sorted(set(expected) | set(got))
-    rows = [(name, expected.get(name), got.get(name)) for name in names]
-    return [row for row in rows if _canonical(row[1]) != _canonical(row[2])]
+    return [
+        (name, expected.get(name), got.get(name))
+        for name in sorted(set(expected) | set(got))
+        if (name in expected) != (name in got)
+        or _canonical(expected[name]) != _canonical(got[name])
+    ]
 
 
 def _canonical(value: Any) -> bytes:
@@ -124,7 +127,7 @@ def _shortest_float32(value: Any) -> Any:
         return value
     bits = struct.pack("<f", value)
     candidates = (float(f"{value:.{digits}g}") for digits in _FLOAT32_DIGITS)
-    return next(item for item in candidates if struct.pack("<f", item) == bits)
+    return next((item for item in candidates if struct.pack("<f", item) == bits), value)
 
 
 def _is_default_rope(rope: Mapping[str, Any] | None) -> bool:
@@ -194,7 +197,7 @@ def _unusual(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, 
     computation of a class whose own config never names them.
     """
     found: dict[str, Any] = {}
-    if config.get("is_causal") is False:
+    if config.get("is_causal", True) is not True:  # null, 0 and [] switch the mask off too
         found["is_causal"] = False
     for name in ("attention_chunk_size", "per_layer_config"):
         if config.get(name) is not None:

@@ -25,7 +25,7 @@ from registry.checkpoint.record import BaseRecord, Entry, entries_json
 from registry.checkpoint.sketch import item_size, positions, take
 from registry.checkpoint.texts import chat_template_digest, tokenizer_digest
 from registry.digest import digest_bytes, digest_pieces
-from registry.errors import GeometryError
+from registry.errors import RESTORE_CONFIG, GeometryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,12 +66,13 @@ def fingerprint(
         raise GeometryError(
             f"config tie_word_embeddings is false and {sites.head} is not stored: "
             "a loader would fill it with random numbers.",
-            hint="Restore the config.json that was published with these weights.",
+            hint=RESTORE_CONFIG,
         )
     tokenizer = tokenizer_digest(checkpoint.folder)  # refused, if at all, before the long reading
     chat_template = chat_template_digest(checkpoint.folder)
     measured = _measure_all(checkpoint, progress, threads or min(_MOST_THREADS, _processors()))
-    _drop_tied_head(measured, sites)
+    if fields["tie_word_embeddings"]:
+        _drop_tied_head(measured, sites)
     entries = tuple(measured[name][0] for name in sorted(measured))
     record = BaseRecord(
         weights=digest_bytes(entries_json(entries)),
@@ -131,12 +132,19 @@ def _measure(checkpoint: Checkpoint, name: str) -> Measured:
 
 
 def _drop_tied_head(measured: dict[str, Measured], sites: Sites) -> None:
+    """Take the output head out where it is the embedding once more, as the config says.
+
+    Raises:
+        GeometryError: it is another one, which some loaders would use and some would not.
+    """
     if sites.head not in measured or sites.embedding not in measured:
         return
     head, embedding = measured[sites.head][0], measured[sites.embedding][0]
-    if (head.dtype, head.shape, head.digest) == (
-        embedding.dtype,
-        embedding.shape,
-        embedding.digest,
-    ):
-        del measured[sites.head]
+    expected = (embedding.dtype, embedding.shape, embedding.digest)
+    if (head.dtype, head.shape, head.digest) != expected:
+        raise GeometryError(
+            f"config tie_word_embeddings is true: expected {sites.head} to be {sites.embedding} "
+            f"({embedding.digest}), got another ({head.digest}).",
+            hint=RESTORE_CONFIG,
+        )
+    del measured[sites.head]

@@ -14,7 +14,8 @@ Rules:
   a base with no matrix to compare.
 - Samples estimate, digests are certain: an edit that no sample meets shows in ``changed`` alone.
 - Structure agrees when every tensor of every decoder layer of the base is there in its shape.
-  Embeddings of another shape and additional tensors are listed, and allowed.
+  Embeddings of another shape and additional tensors are listed, and allowed; an output head that
+  only one of the two has is not.
 - Shapes are no identity: structure that agrees with a distance beyond bounds is ``unrelated``.
 """
 
@@ -110,13 +111,16 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
     shared = sorted(ours.keys() & theirs.keys())
     reshaped = tuple(name for name in shared if ours[name].shape != theirs[name].shape)
     missing = tuple(sorted(ours.keys() - theirs.keys()))
+    unexpected = tuple(sorted(theirs.keys() - ours.keys()))
     total, per_layer, vectors = _distances(base, child, sites)
     differences = differing_fields(base.config, child.config)
     tokenizer_agrees = _agree(base.tokenizer, child.tokenizer)
     relation: Relation
     if base.weights == child.weights:
         relation, level = "identical", 4
-    elif any(_is_structure(sites, name) for name in (*missing, *reshaped)):
+    elif any(_is_structure(sites, name) for name in (*missing, *reshaped)) or (
+        sites.head in missing or sites.head in unexpected
+    ):
         relation, level = "other-structure", int(not differences and tokenizer_agrees is True)
     elif max(total, vectors) <= max_distance:
         relation, level = "derived", 3
@@ -130,7 +134,7 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
         vectors=vectors,
         changed=sum(ours[name].digest != theirs[name].digest for name in shared),
         missing=missing,
-        unexpected=tuple(sorted(theirs.keys() - ours.keys())),
+        unexpected=unexpected,
         reshaped=reshaped,
         config_differences=tuple(differences),
         tokenizer_agrees=tokenizer_agrees,
@@ -140,6 +144,12 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
 
 def _is_structure(sites: Sites, name: str) -> bool:
     return sites.layer_of(name) is not None and not name.endswith(sites.recomputed)
+
+
+def vector_role(sites: Sites, name: str) -> str:
+    """Return what a norm or a bias is, whatever its layer."""
+    layer = sites.layer_of(name)
+    return name if layer is None else name.replace(str(layer), "*", 1)
 
 
 def _agree(expected: str | None, got: str | None) -> bool | None:
@@ -154,8 +164,8 @@ def _distances(
     base: BaseRecord, child: BaseRecord, sites: Sites
 ) -> tuple[float, tuple[float, ...], float]:
     theirs = {entry.name: entry for entry in child.entries}
-    total, layers = _Squares(), [_Squares() for _ in range(base.geometry.layers)]
-    roles: dict[str, _Squares] = {}
+    total, layers = Squares(), [Squares() for _ in range(base.geometry.layers)]
+    roles: dict[str, Squares] = {}
     for entry in base.entries:
         other = theirs.get(entry.name)
         if other is None or other.shape != entry.shape or not entry.numel:
@@ -165,8 +175,9 @@ def _distances(
         change, size = _mean_squares(base, child, entry, other)
         layer = sites.layer_of(entry.name)
         if len(entry.shape) < 2:
-            role = entry.name if layer is None else entry.name.replace(str(layer), "*", 1)
-            roles.setdefault(role, _Squares()).add(change * entry.numel, size * entry.numel)
+            roles.setdefault(vector_role(sites, entry.name), Squares()).add(
+                change * entry.numel, size * entry.numel
+            )
             if math.isfinite(change):
                 continue
         for squares in (total, *(() if layer is None else (layers[layer],))):
@@ -193,17 +204,21 @@ def _mean_squares(
 
 
 @dataclass(slots=True)
-class _Squares:
+class Squares:
+    """Sums of squares of a change and of what was changed."""
+
     change: float = 0.0
     size: float = 0.0
     tensors: int = 0
 
     def add(self, change: float, size: float) -> None:
+        """Add those of one tensor."""
         self.change += change
         self.size += size
         self.tensors += 1
 
     def ratio(self) -> float:
+        """Return the relative distance; infinite where it cannot be estimated."""
         if self.change == 0.0 and self.tensors:
             return 0.0
         if self.size == 0.0 or not (math.isfinite(self.change) and math.isfinite(self.size)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UnsafeFormatError, listed
+from registry.errors import RESTORE_CONFIG, UnsafeFormatError, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -214,6 +214,6 @@ class Sites:
                 raise UnsafeFormatError(
                     f"config.json: expected {alias} and {name}, two names of one field, to agree, "
                     f"got {value!r:.80} and {fields[name]!r:.80}.",
-                    hint="Restore the config.json that was published with these weights.",
+                    hint=RESTORE_CONFIG,
                 )
         return fields

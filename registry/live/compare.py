@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.checkpoint.architecture import sites_for
+from registry.checkpoint.lineage import Squares, vector_role
 from registry.checkpoint.sketch import positions
 from registry.errors import VerificationError, listed
-from registry.live.attach import attached_shifts
+from registry.live.attach import attached_shifts, original_bias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,10 +129,11 @@ def _made_up(model: nn.Module, record: BaseRecord) -> list[str]:
 
 
 def live_distance(model: nn.Module, base: BaseRecord) -> float:
-    """Return the estimated ``||live - base||_F / ||base||_F`` over the base's matrices.
+    """Return the estimated ``||live - base||_F / ||base||_F``: matrices, or a role of vectors.
 
-    The same estimate as ``checkpoint.lineage.judge`` makes from two records, for a model that is
-    in memory and whose files were not seen; infinite when a matrix of a layer is missing or
+    The larger of the two estimates that ``checkpoint.lineage.judge`` makes from two records, for a
+    model that is in memory and whose files were not seen. What this package attached itself is set
+    aside; infinite when a matrix of a layer is missing or
     reshaped, or a value is not finite. Embeddings of another shape (an extended vocabulary) are
     left out.
     """
@@ -140,12 +142,12 @@ def live_distance(model: nn.Module, base: BaseRecord) -> float:
     import torch
 
     sites = sites_for(base.geometry.family)
-    live = dict(model.named_parameters())
-    change = size = 0.0
+    live: dict[str, Tensor] = dict(model.named_parameters())
+    total, roles = Squares(), dict[str, Squares]()
     for entry in base.entries:
-        if len(entry.shape) < 2 or entry.name.endswith(sites.recomputed):
+        if not entry.numel or entry.name.endswith(sites.recomputed):
             continue
-        held = _held(live, sites, entry)
+        held = _own(model, _held(live, sites, entry), entry.name)
         if held is None or tuple(held.shape) != tuple(entry.shape):
             if sites.layer_of(entry.name) is None:
                 continue
@@ -153,10 +155,18 @@ def live_distance(model: nn.Module, base: BaseRecord) -> float:
         ours = _decode(base.samples[entry.name], entry.dtype).double()
         where = torch.from_numpy(positions(entry.name, entry.shape)).to(held.device)
         theirs = held.reshape(-1)[where].cpu().double()
-        change += float(((theirs - ours) ** 2).mean()) * entry.numel
-        size += float((ours**2).mean()) * entry.numel
-    ratio = math.sqrt(change / size) if size else math.inf
-    return ratio if math.isfinite(ratio) else math.inf
+        change, size = float(((theirs - ours) ** 2).mean()), float((ours**2).mean())
+        role = vector_role(sites, entry.name)
+        squares = total if len(entry.shape) > 1 else roles.setdefault(role, Squares())
+        squares.add(change * entry.numel, size * entry.numel)
+    return max(squares.ratio() for squares in (total, *roles.values()))
+
+
+def _own(model: nn.Module, held: Tensor | None, name: str) -> Tensor | None:
+    """Return ``held``, or the bias that the module had before this package attached one."""
+    module = name.removesuffix(".bias")
+    own = original_bias(model, module) if attached_shifts(model, module) else held
+    return own if own is None else own.detach()
 
 
 def stray_parameters(model: nn.Module, base: BaseRecord) -> list[str]:

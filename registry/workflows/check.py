@@ -14,6 +14,7 @@ from registry.checkpoint.lineage import judge
 from registry.checkpoint.record import BaseRecord
 from registry.digest import short
 from registry.errors import (
+    REMAKE,
     RESTORE_CONFIG,
     BaseModelMismatchError,
     CompatibilityError,
@@ -160,7 +161,7 @@ def require_own_base(bundle: Bundle, base: BaseRecord) -> None:
             raise DigestMismatchError(
                 f"{bundle.manifest.label}: its manifest names {what} {expected}, its base record "
                 f"has {got}.",
-                hint="Get the bundle from its publisher again, or make it again.",
+                hint=REMAKE,
             )
     stated, measured = dict(bundle.manifest.geometry), base.geometry.to_dict()
     if stated != measured:
@@ -171,7 +172,7 @@ def require_own_base(bundle: Bundle, base: BaseRecord) -> None:
                 for name, value in measured.items()
                 if stated.get(name) != value
             ],
-            hint="Get the bundle from its publisher again, or make it again.",
+            hint=REMAKE,
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.artifact.bundle import Bundle, check_files, read_bundle
-from registry.errors import UsageError, VersionConflictError
+from registry.errors import NotFoundError, UsageError, VersionConflictError
 from registry.reference import Reference
 
 if TYPE_CHECKING:
@@ -62,6 +62,23 @@ def bundles_for_base(registry: Registry, weights: str) -> list[Bundle]:
         check_files(registry.bundle_files(version), expected=version.digest)
         for version in registry.versions_for_base(weights)
     ]
+
+
+def known_version(registry: Registry, bundle: Bundle) -> Version | None:
+    """Return the published version this bundle is, or ``None`` when the registry has none.
+
+    Raises:
+        EvidenceError: it is revoked there.
+    """
+    try:
+        return registry.resolve(Reference("digest", location=bundle.manifest.digest))
+    except NotFoundError:
+        return None
+
+
+def require_not_revoked(registry: Registry, bundle: Bundle) -> None:
+    """Raise ``EvidenceError`` if the registry has revoked this bundle, wherever it came from."""
+    known_version(registry, bundle)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> tuple[
     A path that exists wins over a Hub id of the same spelling.
     """
     path = expanded(model)
-    if not path.exists() and is_repo_id(str(model)):
+    if is_repo_id(str(model)) and not path.exists():
         return fetch_model(str(model), revision)
     return path, None
 

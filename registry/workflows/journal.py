@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import BaseNotFoundError, NotFoundError, StoreError
+from registry.errors import BaseNotFoundError, StoreError
 from registry.moment import parse_stamp
-from registry.reference import Reference
+from registry.workflows.find import known_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -172,18 +172,6 @@ def report_on(  # noqa: PLR0917
     """Write down one report about ``model``."""
     number = checkpoint(registry, model, base, lineage)
     registry.record_report(number, kind, verdict, body, version=version)
-
-
-def known_version(registry: Registry, bundle: Bundle) -> Version | None:
-    """Return the published version this bundle is, or ``None`` when the registry has none.
-
-    Raises:
-        EvidenceError: it is revoked there.
-    """
-    try:
-        return registry.resolve(Reference("digest", location=bundle.manifest.digest))
-    except NotFoundError:
-        return None
 
 
 def _base(registry: Registry, weights: str) -> Base | None:

@@ -29,7 +29,12 @@ from registry.settings import Settings
 from registry.workflows import journal, receipts
 from registry.workflows.bases import find_base, require_same_record
 from registry.workflows.check import check
-from registry.workflows.find import bundles_for_base, find_bundle, open_registry
+from registry.workflows.find import (
+    bundles_for_base,
+    find_bundle,
+    open_registry,
+    require_not_revoked,
+)
 from registry.workflows.identify import identify
 from registry.workflows.open_model import open_model, open_tokenizer, require_plain_arguments
 from registry.workflows.protect import Protection, applied_to, apply_verified, unprotect
@@ -198,7 +203,7 @@ def _require_as_registered(opened: Registry | None, bundle: Bundle) -> None:
     """Check that the registry has not revoked a bundle, and the base record that it brings."""
     if opened is None:
         return
-    journal.known_version(opened, bundle)
+    require_not_revoked(opened, bundle)
     for base in opened.bases():
         if base.weights == bundle.manifest.base_weights:
             brought = bundle.manifest.files[BASE].digest

@@ -3,6 +3,8 @@
 - Only safetensors are loaded; nothing that could run a repository's code or replace the weights
   that were checked is let through to ``from_pretrained``, be it an argument, a member of the
   config or a file beside the weights.
+- What is on the CPU is copied out of the files, which the loader maps: a model that was verified
+  does not change with its file, nor end the process when that is cut.
 - After loading, sampled values of every tensor and the config that is in force are compared with
   what was read from the files, and the files must be the very ones that were read: samples are at
   known places, so that alone they would not show a swap that was made for them.
@@ -48,19 +50,23 @@ REFUSED = {
 }
 """Arguments of ``from_pretrained`` that are refused, and why."""
 _LOADED = ("model.safetensors", "model.safetensors.index.json")
-STEERING = (
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "bad_words_ids",
-    "sequence_bias",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "forced_decoder_ids",
-    "force_words_ids",
-    "constraints",
-    "guidance_scale",
-)
-"""Members of a generation config that force, forbid or bias tokens."""
+_FREE = frozenset((
+    "max_length", "max_new_tokens", "max_time", "num_return_sequences", "early_stopping",
+    "do_sample", "num_beams", "num_beam_groups", "length_penalty", "temperature", "top_k", "top_p",
+    "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty",
+    "renormalize_logits", "remove_invalid_values", "bos_token_id", "eos_token_id", "pad_token_id",
+    "decoder_start_token_id", "use_cache", "cache_implementation", "cache_config", "max_cache_len",
+    "prefill_chunk_size", "low_memory", "compile_config", "disable_compile",
+    "continuous_batching_config", "output_attentions", "output_hidden_states", "output_scores",
+    "output_logits", "return_dict_in_generate", "transformers_version", "_from_model_config",
+    "prompt_lookup_num_tokens", "num_assistant_tokens", "num_assistant_tokens_schedule",
+    "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind",
+    "max_matching_ngram_size", "is_assistant",
+))  # fmt: skip
+"""Members of a generation config that leave the tokens to the model: lengths, how it is sampled,
+caches, outputs. Any other that the class knows and that is set forces, forbids or biases tokens."""
+_MOST = {"temperature": 2.0, "repetition_penalty": 1.5}
+"""Beyond these it is chance or the penalty that speaks, not the model."""
 
 
 def require_plain_arguments(arguments: Mapping[str, Any]) -> None:
@@ -104,11 +110,19 @@ def open_model(model: Identified, **arguments: Any) -> PreTrainedModel:
     passed = {k: value for k, value in arguments.items() if k not in REFUSED and k not in ours}
     with refusing(partial(_not_loaded, model, "model")):
         loaded: Any = AutoModelForCausalLM.from_pretrained(model.path, **ours, **passed)
+    _take_into_memory(loaded)
     require_same_values(loaded, model.record)
     _require_same_config(loaded, model)
     _require_free_generation(loaded, model)
     _require_unchanged(model)
     return loaded
+
+
+def _take_into_memory(loaded: Any) -> None:
+    """Copy what the loader left mapped: whoever wrote to the file would change the live model."""
+    for tensor in (*loaded.parameters(), *loaded.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def open_tokenizer(model: Identified) -> Any:
@@ -235,15 +249,25 @@ def _is_text(path: str) -> bool:
 def _require_free_generation(loaded: Any, model: Identified) -> None:
     """Raise if the model's own generation config forces, forbids or biases tokens.
 
-    Such a config can take refusals out of the answers whatever the weights say.
+    Such a config can take refusals out of the answers whatever the weights say. Where an answer
+    ends stays the config's to say.
     """
-    own = getattr(loaded, "generation_config", None)
-    steering = sorted(name for name in STEERING if getattr(own, name, None))
+    from transformers import GenerationConfig
+
+    own = vars(getattr(loaded, "generation_config", None) or GenerationConfig())
+    known = vars(GenerationConfig()).keys() - _FREE
+    steering = sorted(name for name in known if own.get(name))
+    steering += [
+        f"{name} {own[name]!r:.40} (at most {most:g})"
+        for name, most in _MOST.items()
+        if own.get(name) is not None
+        and not (isinstance(own[name], int | float) and 0 <= own[name] <= most)
+    ]
     if steering:
         raise UnsafeFormatError(
             f"{model.path}: expected a generation config that leaves the tokens to the model, got "
             f"{', '.join(steering)}.",
-            hint=f"Remove {', '.join(steering)} from generation_config.json.",
+            hint="Remove that from generation_config.json.",
         )
 
 

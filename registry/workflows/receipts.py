@@ -171,7 +171,7 @@ def write_receipt(folder: Path, statement: Mapping[str, Any]) -> Path:
         "payload": base64.b64encode(payload).decode("ascii"),
         "signatures": [],
     }
-    path = folder / _file_name(statement, digest_bytes(payload))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / _file_name(statement, digest_bytes(payload))
     write_file(path, canonical_json(envelope) + b"\n", mode=0o600)
     return path

@@ -308,7 +308,6 @@ def test_another_width_or_count_changes_the_digest(family):
 @pytest.mark.parametrize(
     "change",
     [
-        {"is_causal": False},
         {"attention_chunk_size": 8},
         {"per_layer_config": {"0": {"skip": ["mlp"]}}},
     ],
@@ -318,6 +317,24 @@ def test_a_switch_that_any_class_may_obey_is_a_difference(family, change):
     got = family_fields(family, config | change)
     (name,) = change
     assert differing_fields(family_fields(family, config), got) == [(name, None, change[name])]
+
+
+@pytest.mark.parametrize("family", sorted(SITES))
+@pytest.mark.parametrize("off", [False, None, 0, [], {}, ""], ids=repr)
+def test_a_causal_mask_that_is_off_in_whatever_way_is_a_difference(family, off):
+    config = everything_on(family)
+    got = family_fields(family, config | {"is_causal": off})
+    assert differing_fields(family_fields(family, config), got) == [("is_causal", None, False)]
+    assert family_fields(family, config | {"is_causal": True}) == family_fields(family, config)
+
+
+def test_a_member_that_is_null_is_not_one_that_is_absent():
+    assert differing_fields({}, {"is_causal": None}) == [("is_causal", None, None)]
+
+
+def test_an_epsilon_that_no_short_decimal_names_is_kept_as_it_is():
+    fields = family_fields("llama", everything_on("llama") | {"rms_norm_eps": 0.02181647624820471})
+    assert fields["rms_norm_eps"] == 0.02181647624820471
 
 
 OLD = {

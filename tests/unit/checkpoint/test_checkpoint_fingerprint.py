@@ -77,11 +77,20 @@ def test_a_tied_head_is_the_same_model_stored_or_not(tmp_path, original):
 
 
 def test_a_head_of_its_own_is_part_of_the_identity(tmp_path, original):
-    tensors = make_tensors(CONFIG)
-    for head in (tensors[EMBEDDING].flip_bit(), tensor(tensors[EMBEDDING].values, "BF16")):
-        record = measure(write_checkpoint(tmp_path, CONFIG, tensors | {"lm_head.weight": head}))
+    tensors, config = make_tensors(CONFIG), CONFIG | {"tie_word_embeddings": False}
+    embedding = tensors[EMBEDDING]
+    for head in (embedding, embedding.flip_bit(), tensor(embedding.values, "BF16")):
+        record = measure(write_checkpoint(tmp_path, config, tensors | {"lm_head.weight": head}))
         assert "lm_head.weight" in record.samples
         assert record.weights != original.weights
+
+
+def test_a_tied_head_that_is_not_the_embedding_is_refused_with_both_digests(tmp_path):
+    tensors = make_tensors(CONFIG)
+    for head in (tensors[EMBEDDING].flip_bit(), tensor(tensors[EMBEDDING].values, "BF16")):
+        folder = write_checkpoint(tmp_path, CONFIG, tensors | {"lm_head.weight": head})
+        with pytest.raises(GeometryError, match="tie_word_embeddings is true: expected lm_head"):
+            measure(folder)
 
 
 def test_an_untied_head_that_is_missing_is_refused(tmp_path):

@@ -473,7 +473,7 @@ def a_registry_that_was_never_made(place: Place) -> None:
 @says(
     errors.DatabaseOutdatedError,
     (
-        "sqlite:///{home}/registry.db: expected revision 0001, got 0000.\n"
+        "sqlite:///{home}/registry.db: expected revision 0002, got 0000.\n"
         "Back it up, then run: safelatch db upgrade"
     ),
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 
@@ -84,6 +85,32 @@ def test_a_broken_cache_entry_is_no_entry(folder, read, tmp_path, junk):
     data[len(data) // 2] ^= 0xFF
     entry.write_bytes(bytes(data) if junk is None else junk)
     assert look(folder).record.weights == first.record.weights
+
+
+def test_every_byte_of_a_cache_entry_is_checked_the_samples_too(folder, read, tmp_path):
+    first = look(folder)
+    (entry,) = (tmp_path / "cache" / "records").iterdir()
+    data = entry.read_bytes()
+    sample = next(sample for sample in first.record.samples.values() if data.count(sample) == 1)
+    entry.write_bytes(data.replace(sample, bytes(byte ^ 1 for byte in sample)))
+    assert look(folder).record == first.record
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()], ids=repr
+)
+def test_an_entry_that_could_not_be_written_leaves_nothing(folder, tmp_path, monkeypatch, error):
+    def refuse(*_args):
+        raise error
+
+    monkeypatch.setattr(os, "replace", refuse)
+    if isinstance(error, OSError):
+        look(folder)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            look(folder)
+    assert list((tmp_path / "cache" / "records").iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_slower_and_not_wrong(folder, read, tmp_path):

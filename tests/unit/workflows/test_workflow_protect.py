@@ -8,7 +8,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.locks import fine_tuned, packaged_planted, snapshot, tiny_model
+from support.locks import (
+    bundle_of,
+    fine_tuned,
+    make_lock,
+    packaged_planted,
+    read_record,
+    snapshot,
+    tiny_model,
+)
 
 from registry import protect, protected, unprotect
 from registry.artifact.bundle import write_bundle
@@ -98,6 +106,29 @@ def test_an_unmeasured_strength_that_cannot_be_written_down_does_not_stay(
         holder.close()
     assert snapshot(model) == before
     assert applied_to(model) == ()
+
+
+def test_a_bias_of_the_model_that_undoes_the_lock_is_refused(tmp_path):
+    model = tiny_model("biased")
+    model.save_pretrained(tmp_path)
+    lock = bundle_of(read_record(tmp_path), make_lock())
+    applied = protect(model, lock)
+    shift = model.model.layers[0].self_attn.o_proj.bias.detach().clone()
+    applied.undo()
+    own = model.model.layers[0].self_attn.o_proj.bias
+    with torch.no_grad():
+        own.sub_(shift - own)
+    with pytest.raises(BaseModelMismatchError, match="expected a fine-tune of tiny-base"):
+        protect(model, lock)
+
+
+def test_a_second_lock_is_measured_against_the_model_without_the_first(tmp_path):
+    model = tiny_model("biased")
+    model.save_pretrained(tmp_path)
+    record = read_record(tmp_path)
+    protect(model, bundle_of(record, make_lock()))
+    protect(model, bundle_of(record, make_lock(seed=1)))
+    assert len(applied_to(model)) == 2
 
 
 def test_a_strength_of_zero_is_no_protection(world, model):

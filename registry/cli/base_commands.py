@@ -24,10 +24,13 @@ def base() -> None:
 @click.option(
     "--name", metavar="NAME", help="What to call it. [default: the folder's or repository's name]"
 )
+@click.option("--anyway", is_flag=True, help="Accept a model that is near a registered base.")
 @revision_option
 @format_option()
 @pass_invocation
-def add(invocation: Invocation, model: str, name: str | None, revision: str | None) -> None:
+def add(
+    invocation: Invocation, model: str, name: str | None, revision: str | None, *, anyway: bool
+) -> None:
     """Register a base model, so that artifacts can be made from it.
 
     MODEL is a folder or a Hub id. The same weights again are no news: they keep their name.
@@ -40,7 +43,7 @@ def add(invocation: Invocation, model: str, name: str | None, revision: str | No
         with invocation.progress() as progress:
             identified = read_model(invocation, model, revision=revision, progress=progress)
         known = {entry.weights for entry in registry.bases()}
-        added = add_base(registry, identified, name)
+        added = add_base(registry, identified, name, anyway=anyway)
     if added.weights in known:
         invocation.say(f"these weights are registered already, as {added.name}")
     invocation.emit(text=line(added.name, added.weights), document=_document(added))

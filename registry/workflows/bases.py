@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from registry.artifact.tensors import read_payloads, write_payloads
 from registry.checkpoint.lineage import MAX_DISTANCE, Lineage, judge
 from registry.checkpoint.record import BaseRecord
 from registry.digest import digest_bytes
-from registry.errors import BaseNotFoundError, DigestMismatchError
+from registry.errors import BaseNotFoundError, ConfirmationRequiredError, DigestMismatchError
 from registry.reference import suggest_name
 
 if TYPE_CHECKING:
@@ -26,14 +27,23 @@ class Descent:
     lineage: Lineage
 
 
-def add_base(registry: Registry, model: Identified, name: str | None = None) -> Base:
+def add_base(
+    registry: Registry, model: Identified, name: str | None = None, *, anyway: bool = False
+) -> Base:
     """Register the weights of ``model`` as a base and return it; the same weights are no news.
 
     Args:
         registry: Where.
         model: The base, read completely.
         name: What to call it; the folder's or repository's name by default.
+        anyway: Accept a model that is near a registered base.
+
+    Raises:
+        ConfirmationRequiredError: it is near a registered base, and was not confirmed.
+        DigestMismatchError: the registry holds another record of these weights.
     """
+    if not anyway:
+        _require_own(registry, model)
     chosen = name or default_name(model)
     aliases = [("path", str(model.path.resolve()))]
     if model.commit is not None:
@@ -42,6 +52,21 @@ def add_base(registry: Registry, model: Identified, name: str | None = None) -> 
     base = registry.add_base(chosen, model.record, payload, aliases=aliases)
     require_same_record(base, digest_bytes(payload), "what was measured now from its bytes")
     return base
+
+
+def _require_own(registry: Registry, model: Identified) -> None:
+    """Refuse a fine-tune as a base: it would take its own base's artifacts out of sight."""
+    for near in descents(registry, model.record):
+        if near.lineage.relation == "derived":
+            raise ConfirmationRequiredError(
+                f"expected a base of its own, {model.locator} is at distance "
+                f"{near.lineage.distance:.3g} of {near.base.name}: the two would compete for the "
+                "same fine-tunes.",
+                hint=f"For a fine-tune of {near.base.name} nothing needs to be registered. "
+                "If it is meant: safelatch base add MODEL --anyway",
+            )
+        if near.lineage.relation == "identical":
+            return
 
 
 def require_same_record(base: Base, record: str, what: str) -> None:
@@ -63,10 +88,12 @@ def require_same_record(base: Base, record: str, what: str) -> None:
 
 
 def default_name(model: Identified) -> str:
-    """Return what to call a base that nobody named: its folder or repository."""
+    """Return what to call a base that nobody named: its repository or folder."""
     if model.commit is not None:
         return suggest_name(model.locator.rpartition("/")[2])
-    return suggest_name(model.path.resolve().name)
+    path = model.path.absolute()
+    cached = re.fullmatch(r"models--.+--(.+)", path.parent.parent.name)  # of the Hub's client
+    return suggest_name(cached[1] if cached and path.parent.name == "snapshots" else path.name)
 
 
 def base_record(registry: Registry, base: Base) -> BaseRecord:

@@ -27,7 +27,7 @@ from registry.errors import (
 from registry.kinds import kind_of, parse_body
 from registry.settings import Settings
 from registry.workflows import journal, receipts
-from registry.workflows.bases import find_base, require_same_record
+from registry.workflows.bases import descents, describe, find_base, require_same_record
 from registry.workflows.check import check
 from registry.workflows.find import (
     bundles_for_base,
@@ -68,8 +68,8 @@ def load_protected(
     Args:
         model: Folder or Hub id of the fine-tune.
         revision: Hub revision; resolved to a commit once.
-        artifacts: References or bundle folders to apply; by default the active version of every
-            line that the registry holds for the measured base.
+        artifacts: References or bundle folders to apply; by default the active version of the one
+            line of each kind that the registry holds for the measured base.
         registry: A ``Registry`` or its URL; the default one otherwise. Not needed when every
             artifact is a folder.
         policy: ``enforce`` raises unless at least one artifact is verified on the model; ``warn``
@@ -184,8 +184,9 @@ def _choose(
     if not bundles:
         raise NoProtectionError(
             f"expected an active artifact for the base {descent.base.name}, the registry has none.",
-            hint=f"Make and publish one: safelatch extract KIND {descent.base.name} --out DIR, "
-            "then safelatch publish DIR --name NAME --version VERSION",
+            hint=_of_another_base(opened, model)
+            or f"Make and publish one: safelatch extract safety-lock {descent.base.name} "
+            "--out DIR, then safelatch publish DIR --name NAME --version VERSION",
         )
     labels: dict[str, list[str]] = {}
     for bundle in bundles:
@@ -197,6 +198,18 @@ def _choose(
                 hint=f"Name one: load_protected(..., artifacts=[{names[0]!r}])",
             )
     return bundles, descent.base.name
+
+
+def _of_another_base(opened: Registry, model: Identified) -> str | None:
+    """Return the hint that names an artifact of a farther base that ``model`` descends from too."""
+    for descent in descents(opened, model.record):
+        if descent.lineage.is_descendant:
+            for bundle in bundles_for_base(opened, descent.base.weights):
+                return (
+                    f"It is {describe(descent.lineage)} of {descent.base.name} too; name that "
+                    f"one's: load_protected(..., artifacts=[{bundle.manifest.label!r}])"
+                )
+    return None
 
 
 def _require_as_registered(opened: Registry | None, bundle: Bundle) -> None:

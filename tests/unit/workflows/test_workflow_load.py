@@ -33,6 +33,7 @@ from registry.errors import (
 from registry.kinds.safety_lock.apply import output_shifts
 from registry.live.attach import owners
 from registry.live.sites import model_geometry
+from registry.settings import Settings
 from registry.workflows.bases import add_base
 from registry.workflows.identify import identify
 from registry.workflows.publish import publish
@@ -196,11 +197,10 @@ def empty(world, home):
 
 def base_without_artifact(world, home):
     from registry import Registry
-    from registry.settings import Settings
 
     with Registry.create() as registry:
         add_base(registry, identify(world.base, settings=Settings.load()), "alone")
-    return "safelatch extract KIND alone"
+    return "safelatch extract safety-lock alone"
 
 
 def yanked(world, home):
@@ -219,6 +219,20 @@ def two_of_a_kind(world, home):
     with Registry.open() as registry:
         publish(registry, world.lock, name="second-lock", version="2.0")
     return "artifacts=['planted-lock@1.0.0']"
+
+
+def test_a_fine_tune_registered_as_a_base_hides_nothing_without_being_asked(world, registry):
+    tuned = identify(world.tune, settings=Settings.load())
+    with pytest.raises(ConfirmationRequiredError, match="of planted-base: the two would compete"):
+        add_base(registry, tuned, "my-ft")
+    assert [base.name for base in registry.bases()] == ["planted-base"]
+    add_base(registry, tuned, "my-ft", anyway=True)
+    add_base(registry, tuned, "my-ft")  # the same again is no news
+    with pytest.raises(NoProtectionError, match="artifact for the base my-ft") as caught:
+        load_protected(world.tune)
+    assert "planted-base too; name that one's" in caught.value.hint
+    assert "artifacts=['planted-lock@1.0.0']" in caught.value.hint
+    assert load_protected(world.tune, artifacts=["planted-lock@1.0.0"]).safelatch.verified
 
 
 NOTHING = [no_registry, empty, base_without_artifact, yanked, two_of_a_kind]
@@ -559,7 +573,6 @@ def test_a_cached_reading_is_not_used_for_other_bytes_at_the_same_place(world, r
 
 def test_a_bundle_of_another_bases_record_is_refused(world, tmp_path):
     other = impostor(world, tmp_path / "other")
-    from registry.settings import Settings
 
     record = identify(other, settings=Settings.load()).record
     mixed = make_bundle(world.bundle.manifest, world.bundle.tensors(), record.to_tensors())

@@ -5,6 +5,8 @@ SAFELATCH_DB       database URL                      (default: sqlite in SAFELAT
 SAFELATCH_BLOBS    folder of the stored bundles      (default: beside the SQLite file)
 SAFELATCH_CACHE    folder of fingerprints seen before (default: the user's cache folder)
 SAFELATCH_RECEIPTS folder of load receipts           (default: the user's state folder)
+
+A leading ``~`` is the home folder in each of them, but not in a URL.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SQLITE = "sqlite:///"
+_PLACE = "the path of a SQLite file or the URL of a database"
+_NAME_REGISTRY = "Name the registry: --db URL, or export SAFELATCH_DB=URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,23 @@ class Settings:
             environ: Environment to read; the process's own by default.
 
         Raises:
-            UsageError: a database server is named and no folder for blobs is.
+            UsageError: a database server is named and no folder for blobs is; a text that can be
+                no path is named; or no folder is, and the user has no home.
         """
         env = os.environ if environ is None else environ
-        home = Path(env["SAFELATCH_HOME"]) if env.get("SAFELATCH_HOME") else _data_folder(env)
+        try:
+            home = _named(env, "SAFELATCH_HOME") or _data_folder(env)
+            cache = _named(env, "SAFELATCH_CACHE") or _cache_folder(env)
+        except RuntimeError as error:
+            raise UsageError(
+                "expected a home folder of this user, found none.",
+                hint="Name the folders: export SAFELATCH_HOME=/path SAFELATCH_CACHE=/path",
+            ) from error
         url = db_url or env.get("SAFELATCH_DB") or f"{_SQLITE}{home / 'registry.db'}"
         if "://" not in url:
-            url = f"{_SQLITE}{Path(url).expanduser().absolute()}"
-        cache = Path(env["SAFELATCH_CACHE"]) if env.get("SAFELATCH_CACHE") else _cache_folder(env)
+            path = _path(url, what=_PLACE, hint=_NAME_REGISTRY)
+            url = f"{_SQLITE}{path.absolute()}"
+        _require_place(url)
         return cls(db_url=url, blobs=_blob_folder(url, env), cache=cache)
 
     @property
@@ -74,17 +87,50 @@ def receipt_folder(environ: Mapping[str, str] | None = None) -> Path:
         OSError: none is named, and the user has no home.
     """
     env = os.environ if environ is None else environ
-    if env.get("SAFELATCH_RECEIPTS"):
-        return Path(env["SAFELATCH_RECEIPTS"])
+    named = env.get("SAFELATCH_RECEIPTS")
     try:
-        return _state_folder(env) / "receipts"
+        return Path(named).expanduser() if named else _state_folder(env) / "receipts"
     except RuntimeError as error:
-        raise FileNotFoundError(errno.ENOENT, "this user has no home folder", "receipts") from error
+        place = named or "receipts"
+        raise FileNotFoundError(errno.ENOENT, "this user has no home folder", place) from error
+
+
+def _named(env: Mapping[str, str], variable: str) -> Path | None:
+    text = env.get(variable)
+    if not text:
+        return None
+    what = f"the path of a folder in {variable}"
+    return _path(text, what=what, hint=f"Name one: export {variable}=/path")
+
+
+def _path(text: str, *, what: str, hint: str) -> Path:
+    if not _can_be_path(text):
+        raise UsageError(f"expected {what}, got {text!r}.", hint=hint)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"expected {what}, got {text!r}: nobody's home.", hint=hint) from error
+
+
+def _require_place(url: str) -> None:
+    """Raise ``UsageError`` if no database can be at ``url``; a password in it is not shown."""
+    path = url.removeprefix(_SQLITE)
+    if not _can_be_path(url) or (path and not Path(path).name):
+        shown = path if path != url else f"{url.partition('://')[0]}://..."
+        raise UsageError(f"expected {_PLACE}, got {shown!r}.", hint=_NAME_REGISTRY)
+
+
+def _can_be_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half a character
+        return False
 
 
 def _blob_folder(url: str, env: Mapping[str, str]) -> Path:
-    if env.get("SAFELATCH_BLOBS"):
-        return Path(env["SAFELATCH_BLOBS"])
+    named = _named(env, "SAFELATCH_BLOBS")
+    if named is not None:
+        return named
     path = url.removeprefix(_SQLITE)
     if path != url and path and path != ":memory:":
         return Path(path).with_name("blobs")

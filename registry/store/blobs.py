@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select
@@ -34,11 +35,26 @@ _REPAIR = (
     f"--version VERSION. If it is gone: {REMAKE[0].lower()}{REMAKE[1:]}"
 )
 
-
 NOTE = ".registry-"
-"""How the notes of registries begin; their text is who left them."""
+"""How the names of notes begin; the id of the registry that left one follows."""
 _READ_ONLY = 0o444
 _MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A registry that has files in a folder.
+
+    Attributes:
+        id: Its own, see ``identity``: who it is.
+        place: As ``session.name_beside`` calls it: where people find it.
+    """
+
+    id: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.place}"
 
 
 class BlobStore:
@@ -46,11 +62,10 @@ class BlobStore:
 
     Attributes:
         folder: Where they are.
-        user: The registry whose files they are, as ``session.name_beside`` calls it; ``None``
-            leaves no note.
+        user: The registry whose files they are; ``None`` leaves no note.
     """
 
-    def __init__(self, folder: Path, user: str | None = None) -> None:
+    def __init__(self, folder: Path, user: User | None = None) -> None:
         self.folder = folder
         self.user = user
 
@@ -98,11 +113,22 @@ class BlobStore:
     def other_users(self) -> dict[Path, str]:
         """Return the notes of other registries that have files here, and what they say.
 
+        A note without an id, as they were before registries had one, is another's: several may
+        have been at the place it names.
+
         Raises:
             OSError: a note cannot be read.
         """
-        notes = {path: path.read_text("utf-8") for path in sorted(self.folder.glob(f"{NOTE}*"))}
-        return {path: user for path, user in notes.items() if user != self.user}
+        notes = [path for path in sorted(self.folder.glob(f"{NOTE}*")) if path != self._note]
+        return {path: path.read_text("utf-8", "backslashreplace") for path in notes}
+
+    def has_note(self) -> bool:
+        """Return whether this registry noted that it has files here.
+
+        Raises:
+            OSError: the folder cannot be entered.
+        """
+        return self._note is not None and self._note.exists()
 
     def get(self, digest: str, *, size: int, what: str) -> bytes:
         """Return the bytes that have this digest.
@@ -133,12 +159,14 @@ class BlobStore:
         require_digest(data, digest, what=f"{what} ({path})", hint=_REPAIR)
         return data
 
+    @property
+    def _note(self) -> Path | None:
+        return None if self.user is None else self.folder / f"{NOTE}{self.user.id}"
+
     def _leave_note(self) -> None:
-        if self.user is not None:
-            data = self.user.encode("utf-8", "backslashreplace")
-            note = self.folder / f"{NOTE}{digest_bytes(data).removeprefix('blake3:')[:16]}"
-            if not note.exists():
-                write_file(note, data, mode=_READ_ONLY)
+        if self._note is not None and not self._note.exists():
+            data = str(self.user).encode("utf-8", "backslashreplace")
+            write_file(self._note, data, mode=_READ_ONLY)
 
 
 def remember(connection: Connection, digest: Digest, size: int) -> None:

@@ -1,6 +1,7 @@
 """The event log: what happened in this registry, each link bound to the one before it.
 
 - ``append`` runs in the transaction of what it reports: both happen, or neither.
+- The database refuses to change or remove a link; who may change its tables can take that away.
 - ``digest`` is the digest of the canonical JSON of all other fields; the first link's previous
   digest is 64 zeros.
 - ``verify`` finds links that were edited, removed, reordered or inserted. A chain cannot show

@@ -5,7 +5,7 @@
   it. Whoever publishes puts a file back that has gone, in the writing transaction that names it
   (``BlobStore.keep``): of the two one comes first, and a version never loses a file.
 - A folder in which several registries have files is left alone: the rows of one say nothing about
-  the files of another.
+  the files of another. Where a registry's own note is missing, those of others may be too.
 - Only names that a ``BlobStore`` gives are looked at; links are neither followed nor removed.
 """
 
@@ -92,17 +92,20 @@ def collect(
         dry_run: Only say what would be removed.
 
     Raises:
-        UsageError: another registry has files in the folder, or ``grace`` is negative.
+        UsageError: another registry has files in the folder, or may have, as this one's note is
+            missing there; or ``grace`` is negative.
         StoreError: the registry is read-only, or a file cannot be removed.
     """
     if grace < dt.timedelta(0):
         raise UsageError(f"expected a grace period of 0 or more, got {grace}.")
     if not dry_run:
         session.require_writable(engine)
-    _require_own(store)
+    _refuse_others(store)
     files = list(_files(store))
     with session.read(engine) as connection:
         old, young = _unnamed(connection, files, grace)
+    if old:
+        _require_note(store, len(old))
     if dry_run or not old:
         return Garbage(tuple(old), young)
     refusal: OSError | None = None
@@ -140,7 +143,7 @@ def _remove(path: Path) -> None:
     path.unlink()
 
 
-def _require_own(store: BlobStore) -> None:
+def _refuse_others(store: BlobStore) -> None:
     try:
         others = store.other_users()
     except OSError as error:
@@ -151,7 +154,22 @@ def _require_own(store: BlobStore) -> None:
             f"{store.folder}: expected the files of one registry, {store.user}, got those of "
             f"{len(others)} more, which this one's rows say nothing about:{listed(notes)}",
             hint="Give each a folder of its own: export SAFELATCH_BLOBS=/path. Remove a note whose "
-            "registry is gone.",
+            "registry is gone, and one without an id that this registry left before its upgrade.",
+        )
+
+
+def _require_note(store: BlobStore, count: int) -> None:
+    try:
+        is_there = store.has_note()
+    except OSError as error:
+        raise _unreadable(error) from error
+    if not is_there:
+        raise UsageError(
+            f"{store.folder}: expected the note of this registry, {store.user}, beside {count} "
+            "files that none of its rows names, found none: they may be of another registry.",
+            hint="Let every registry that has files there leave its note, by publishing or adding "
+            "a base again, then run this again. Or give each a folder of its own: "
+            "export SAFELATCH_BLOBS=/path",
         )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision this release works with: the last file of ``migrations/versions``."""
 
 _VERSION_TABLE = "alembic_version"

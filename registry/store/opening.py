@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from registry.errors import SafelatchError
 from registry.settings import Settings
 from registry.store import migrate, session, sqlite_file
-from registry.store.blobs import BlobStore
+from registry.store.blobs import BlobStore, User
+from registry.store.identity import registry_id
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -28,6 +29,7 @@ def connected(settings: Settings, *, create: bool) -> tuple[Engine, BlobStore]:
     Raises:
         RegistryMissingError: there is none, and ``create`` is false.
         DatabaseOutdatedError: it is at another revision.
+        CorruptStoreError: it has no id.
         StoreError: it cannot be reached or made, or is no registry.
     """
     engine = session.connect(settings, create=create)
@@ -37,7 +39,8 @@ def connected(settings: Settings, *, create: bool) -> tuple[Engine, BlobStore]:
                 raise sqlite_file.missing(settings.sqlite_path)
             migrate.upgrade(engine)
         migrate.require_current(engine)
+        user = User(registry_id(engine), session.name_beside(engine, settings.blobs))
     except SafelatchError:
         engine.dispose()
         raise
-    return engine, BlobStore(settings.blobs, session.name_beside(engine, settings.blobs))
+    return engine, BlobStore(settings.blobs, user)

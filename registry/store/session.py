@@ -75,9 +75,10 @@ def location(engine: Engine) -> str:
 
 
 def name_beside(engine: Engine, folder: Path) -> str:
-    """Return how the registry is called in ``folder``, without user and password.
+    """Return where the registry is, seen from ``folder``, without user and password.
 
-    A SQLite file is named relative to the folder: the two may move together.
+    For people to find it: others may be called the same. A SQLite file is named relative to the
+    folder: the two may move together.
     """
     url = engine.url
     if engine.dialect.name != "sqlite":

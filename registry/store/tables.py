@@ -4,7 +4,8 @@
 - A digest column accepts ``blake3:`` and 64 lower-case hex digits, nothing else.
 - Free text has no length. What has one is checked before it gets here: SQLite would not.
 - JSON is text in canonical form: what was hashed is what is stored.
-- ``migrations/`` is the history of this module; ``migrate.check`` says when they differ.
+- ``migrations/`` is the history of this module; ``migrate.check`` says when they differ. Only there
+  are the triggers that refuse to change or remove an event.
 """
 
 from __future__ import annotations
@@ -75,6 +76,15 @@ def _key() -> Column[int]:
 def _blob(name: str, *, nullable: bool = False) -> Column[str]:
     return Column(name, DIGEST, ForeignKey("blobs.digest"), nullable=nullable)
 
+
+identity = Table(
+    "registry",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    Column("id", String(32), nullable=False),
+    CheckConstraint("one = 1", name="one_row"),
+    CheckConstraint("length(id) = 32 AND ltrim(id, '0123456789abcdef') = ''", name="id_hex"),
+)
 
 blobs = Table(
     "blobs",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import MetaData, create_engine, func, insert, select
+from sqlalchemy import MetaData, String, create_engine, delete, func, insert, select
 
 from registry.resources import bundled_dir
 from registry.store import migrate, session
@@ -146,8 +146,10 @@ def _fill(connection: Any, frozen: Engine) -> None:
                 continue
             content = [_plain(row._asdict()) for row in source.execute(select(table))]
             filled = target.tables[table.name]
+            if table.name == "registry":  # the revision draws an id; that of the frozen one counts
+                connection.execute(delete(filled))
             connection.execute(insert(filled), content)
-            if "id" in filled.c:
+            if "id" in filled.c and not isinstance(filled.c.id.type, String):
                 sequence = func.pg_get_serial_sequence(table.name, "id")
                 connection.execute(select(func.setval(sequence, func.max(filled.c.id))))
 

@@ -15,6 +15,7 @@ from registry.errors import ArtifactNotFoundError, VersionConflictError, Version
 from registry.reference import Reference
 from registry.store import migrate, session
 from registry.store.catalog import Registry
+from registry.store.identity import registry_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,6 +63,15 @@ def upgrade(_: int, settings: Settings) -> tuple[str | None, str]:
     engine = session.connect(settings, create=True)
     try:
         return migrate.upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def upgrade_and_identify(_: int, settings: Settings) -> tuple[str | None, str]:
+    """Upgrade the database; return the revision before, and the id of the registry."""
+    engine = session.connect(settings)
+    try:
+        return migrate.upgrade(engine)[0], registry_id(engine)
     finally:
         engine.dispose()
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,33 @@ def test_a_file_that_does_not_fit_into_memory_is_about_the_machine(tmp_path, mon
     monkeypatch.setattr(plainfile.io, "BufferedReader", Full)
     with pytest.raises(HostError, match="expected memory for 1 bytes"):
         read(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EIO, HostError),
+        (errno.EACCES, HostError),
+        (errno.EMFILE, HostError),
+        (errno.ELOOP, UnsafeFormatError),
+        (errno.ENXIO, UnsafeFormatError),
+    ],
+)
+@pytest.mark.parametrize("call", ["open", "read"])
+def test_a_file_that_cannot_be_read_says_nothing_about_its_content(
+    tmp_path, monkeypatch, number, kind, call
+):
+    def fail(*_args, **_options):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "x").write_bytes(b"x")
+    if call == "open":
+        monkeypatch.setattr(os, "open", fail)
+    else:
+        failing = type("Failing", (io.BufferedReader,), {"read": fail})
+        monkeypatch.setattr(plainfile.io, "BufferedReader", failing)
+    with pytest.raises(
+        kind, match=f"expected a readable file, got: {os.strerror(number)}"
+    ) as caught:
+        read(tmp_path / "x")
+    assert (caught.value.hint == "get it again") == (kind is UnsafeFormatError)

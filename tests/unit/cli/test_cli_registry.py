@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.command_line import safelatch
-from support.store_builders import publish
+from support.store_builders import let_events_change, publish
 
 from registry.store.catalog import Registry
 
@@ -72,6 +72,7 @@ def test_log_verify_finds_an_edited_event_and_a_cut_end(database: Path) -> None:
             last = registry.append_event("test.event", "subject", {"number": number})
     assert safelatch("log", "verify").out == f"whole  3 events  {last.digest}\n"
     with sqlite3.connect(database) as connection:
+        let_events_change(connection)
         connection.execute("DELETE FROM events WHERE sequence = 3")
     assert safelatch("log", "verify").status == 0
     cut = safelatch("log", "verify", "--anchor", last.digest)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ import pytest
 
 from registry.digest import digest_bytes
 from registry.errors import CorruptStoreError, DigestMismatchError, StoreError
-from registry.store.blobs import BlobStore
+from registry.store.blobs import BlobStore, User
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,14 +78,67 @@ def test_only_a_digest_becomes_a_path(store: BlobStore, text: str) -> None:
         store.get(text, size=1, what="x")
 
 
-def test_a_failed_write_leaves_no_file(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(_: int) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("call", ["chmod", "fsync", "replace"])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), StoreError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["full disk", "interrupt"],
+)
+def test_a_write_that_is_ended_leaves_no_file(
+    store: BlobStore,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    error: BaseException,
+    told: type[BaseException],
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise error
 
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(StoreError, match="No space left on device"):
+    monkeypatch.setattr(os, call, end)
+    with pytest.raises(told) as caught:
         store.put(b"hello")
     assert [path for path in store.folder.rglob("*") if path.is_file()] == []
+    if told is StoreError:
+        assert "No space left on device" in str(caught.value)
+        assert "Make room" in str(caught.value)
+
+
+def test_the_name_of_what_is_there_is_made_to_last(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(b"hello")  # by a process that was killed before it synced the folder, say
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    store.put(b"hello")
+    assert len(synced) == 1
+
+
+def test_a_folder_whose_disk_fails_is_no_folder_that_may_not_be_written(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store.put(b"hello")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        store.put(b"hello")
+
+
+def test_without_room_for_its_note_a_registry_takes_no_files_of_others(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store.put(b"hello")
+    second = BlobStore(store.folder, User("2" * 32, "../second.db"))
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(StoreError, match="No space left on device"):
+        second.put(b"hello")  # its file is there; a collector would not know whose it is
 
 
 def test_a_reader_never_sees_half_a_file(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:

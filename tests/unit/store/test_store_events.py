@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.sql import delete
+from support.store_builders import let_events_change
 
 from registry.digest import digest_json
 from registry.errors import CorruptStoreError
@@ -27,6 +28,7 @@ def log(registry: Registry) -> Registry:
 
 def _tamper(log: Registry, *statements: object) -> list[str]:
     with session.write(log._engine) as connection:
+        let_events_change(connection)
         for statement in statements:
             connection.execute(statement)
     return log.verify_events()

@@ -14,16 +14,16 @@ from support.store_permissions import needs_permissions, obeying_permissions
 
 from registry.digest import digest_bytes
 from registry.errors import StoreError, UsageError
+from registry.settings import Settings
 from registry.store import session
 from registry.store.catalog import Registry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from registry.settings import Settings
-
 DAY = dt.timedelta(days=1)
 NONE = dt.timedelta(0)
+ID = "[0-9a-f]{32}"
 
 
 def age(path: Path, days: float) -> Path:
@@ -43,6 +43,7 @@ def leave(registry: Registry, data: bytes, *, days: float) -> Path:
 
 
 def leave_half(registry: Registry, *, hours: float) -> Path:
+    registry._blobs._leave_note()
     folder = registry._blobs.folder / "ab"
     folder.mkdir(parents=True, exist_ok=True)
     return written(folder / f".incoming-{hours}", b"half a fi", days=hours / 24)
@@ -196,7 +197,7 @@ def test_a_folder_that_another_registry_uses_too_is_left_alone(
             (sqlite_registry, r"registry\.db", r"other\.db"),
             (other, r"other\.db", r"registry\.db"),
         ):
-            expected = rf"expected the files of one registry, \.\./{own}, got those of 1 more.*\n  \.\./{foreign} \(noted in "
+            expected = rf"expected the files of one registry, {ID} \.\./{own}, got those of 1 more.*\n  {ID} \.\./{foreign} \(noted in "
             with pytest.raises(UsageError, match=expected):
                 registry.collect_garbage(NONE)
         assert other.base_record_bytes(other.base("base")) == b"record of base"
@@ -215,14 +216,105 @@ def test_a_registry_that_finds_its_bytes_there_already_leaves_its_note(
         sqlite_registry.collect_garbage(NONE)
 
 
+@pytest.fixture
+def shared(tmp_path: Path) -> Settings:
+    """A path at which two machines have a registry each, and the blobs of both in one folder.
+
+    The second one is there; ``other_machine`` shows the first one in its place, and back.
+    """
+    environ = {"SAFELATCH_BLOBS": str(tmp_path / "shared"), "SAFELATCH_CACHE": str(tmp_path)}
+    settings = Settings.load(str(tmp_path / "machine" / "registry.db"), environ=environ)
+    for data in (b"of the second", b"of the first"):
+        with Registry.create(settings=settings) as registry:
+            publish(registry, "lock", "1.0.0", tensors=data)
+        other_machine(settings)
+    for path in settings.blobs.glob("??/*"):
+        age(path, 99)
+    return settings
+
+
+def other_machine(settings: Settings) -> None:
+    here = settings.sqlite_path.parent
+    there, meanwhile = here.with_name("elsewhere"), here.with_name("meanwhile")
+    here.rename(meanwhile)
+    if there.exists():
+        there.rename(here)
+    meanwhile.rename(there)
+
+
+def test_registries_at_one_path_of_two_machines_do_not_take_each_others_files(
+    shared: Settings,
+) -> None:
+    for data in (b"of the second", b"of the first"):
+        with Registry.open(settings=shared) as registry:
+            place = r"\.\./machine/registry\.db"
+            with pytest.raises(UsageError, match=rf"registry, {ID} {place}, got those of 1 more"):
+                registry.collect_garbage(NONE)
+            version = registry.versions("lock")[0]
+            assert registry.bundle_files(version)["tensors.safetensors"] == data
+        other_machine(shared)
+
+
+def test_without_notes_a_registry_does_not_take_the_files_of_another(shared: Settings) -> None:
+    for note in shared.blobs.glob(".registry-*"):
+        note.unlink()
+    for data in (b"of the second", b"of the first"):
+        with Registry.open(settings=shared) as registry:
+            for dry_run in (True, False):
+                with pytest.raises(UsageError) as caught:
+                    registry.collect_garbage(NONE, dry_run=dry_run)
+            assert str(caught.value) == (
+                f"{shared.blobs}: expected the note of this registry, {registry._blobs.user}, "
+                "beside 2 files that none of its rows names, found none: they may be of another "
+                "registry.\n"
+                "Let every registry that has files there leave its note, by publishing or adding a "
+                "base again, then run this again. Or give each a folder of its own: "
+                "export SAFELATCH_BLOBS=/path"
+            )
+            version = registry.versions("lock")[0]
+            assert registry.bundle_files(version)["tensors.safetensors"] == data
+        other_machine(shared)
+
+
+def test_a_registry_whose_note_was_lost_leaves_it_by_publishing_again(registry: Registry) -> None:
+    publish(registry, "lock", "1.0.0")
+    old = leave(registry, b"old", days=2)
+    (note,) = registry._blobs.folder.glob(".registry-*")
+    note.unlink()
+    assert registry.collect_garbage(3 * DAY).removed == ()  # nothing to remove, nothing to ask
+    with pytest.raises(UsageError, match="expected the note of this registry"):
+        registry.collect_garbage(DAY)
+    assert old.exists()
+    publish(registry, "lock", "1.0.0")
+    assert note.read_text() == str(registry._blobs.user)
+    assert [file.path for file in registry.collect_garbage(DAY).removed] == [old]
+
+
+def test_a_note_without_an_id_may_be_of_any_registry_that_was_there(registry: Registry) -> None:
+    old = leave(registry, b"old", days=99)
+    note = registry._blobs.folder / ".registry-0123456789abcdef"
+    note.write_text(registry._blobs.user.place)
+    with pytest.raises(UsageError, match=r"got those of 1 more") as caught:
+        registry.collect_garbage(NONE)
+    assert caught.value.hint == (
+        "Give each a folder of its own: export SAFELATCH_BLOBS=/path. Remove a note whose registry "
+        "is gone, and one without an id that this registry left before its upgrade."
+    )
+    assert old.exists()
+    note.unlink()
+    assert len(registry.collect_garbage(NONE).removed) == 1
+
+
 def test_a_registry_that_moved_with_its_blobs_is_the_same(
     sqlite_settings: Settings, tmp_path: Path
 ) -> None:
     with Registry.create(str(tmp_path / "first" / "registry.db")) as registry:
+        user = registry._blobs.user
         publish(registry, "lock", "1.0.0")
         leave(registry, b"old", days=2)
     (tmp_path / "first").rename(tmp_path / "second")
     with Registry.open(str(tmp_path / "second" / "registry.db")) as registry:
+        assert registry._blobs.user == user
         assert len(registry.collect_garbage(DAY).removed) == 1
         publish(registry, "lock", "2.0.0")
         assert registry.collect_garbage(DAY).removed == ()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support import store_workers
 from support.store_builders import digest_of, make_bundle
-from support.store_migrations import NEXT, next_release
+from support.store_migrations import NEXT, next_release, old_database
 from support.store_workers import PROCESSES, eight_processes
 
 from registry.store import migrate
@@ -34,6 +34,7 @@ class Race:
 
     made: list[tuple[str | None, str]]
     upgraded: list[tuple[str | None, str]]
+    identified: list[tuple[str | None, str]]
     published: list[tuple[int, int]]
     into_one: list[list[str]]
     same: list[str]
@@ -48,11 +49,17 @@ def race(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Race]:
     folder = tmp_path_factory.mktemp("race")
-    with new_settings(folder / "one") as one, new_settings(folder / "two") as two:
+    with (
+        new_settings(folder / "one") as one,
+        new_settings(folder / "two") as two,
+        new_settings(folder / "old") as old,
+    ):
+        old_database(old, "0001").dispose()
         with eight_processes() as run:
             answers: dict[str, Any] = {"made": run(store_workers.upgrade, one)}
             later = next_release(folder / "migrations")
             answers["upgraded"] = run(store_workers.upgrade_to_next, one, later)
+            answers["identified"] = run(store_workers.upgrade_and_identify, old)
             if two.sqlite_path is None:  # only a new file is migrated without being asked
                 run(store_workers.upgrade, two)
             answers |= {
@@ -72,6 +79,12 @@ def test_of_eight_upgrades_at_once_one_migrates(race: Race) -> None:
     assert Counter(race.made) == {(None, migrate.HEAD): 1, (migrate.HEAD, migrate.HEAD): others}
     assert Counter(race.upgraded) == {(migrate.HEAD, NEXT): 1, (NEXT, NEXT): others}
     assert migrate.check(race.registry._engine) == []
+
+
+def test_eight_upgrades_at_once_give_a_registry_one_id(race: Race) -> None:
+    befores, ids = zip(*race.identified, strict=True)
+    assert Counter(befores) == {"0001": 1, migrate.HEAD: PROCESSES - 1}
+    assert len(set(ids)) == 1
 
 
 def test_eight_processes_create_one_registry_and_lose_none_of_800_versions(race: Race) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import sqlite3
 import sys
 import tempfile
@@ -19,6 +20,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import pytest
+from sqlalchemy import delete, insert
 from support.store_builders import digest_of, make_record, publish
 from support.store_migrations import (
     GOLDEN,
@@ -32,16 +34,19 @@ from support.store_migrations import (
 )
 
 from registry.digest import digest_bytes
-from registry.errors import CorruptStoreError
+from registry.errors import CorruptStoreError, StoreError
 from registry.reference import Reference
-from registry.store import migrate
+from registry.store import migrate, session
 from registry.store.catalog import Registry
+from registry.store.identity import registry_id
+from registry.store.tables import identity
 
 if TYPE_CHECKING:
     from registry.settings import Settings
 
 FROZEN = {
     "0001": "blake3:f4d3e34349bd68094e140f1684e3b43d0d3fc313221bafbd2d71ae2928f371c4",
+    "0002": "blake3:c277bc117bc662b7d528e1ba2b340751d503d0deb3d0adf25aff41de2f25d233",
 }
 NOON = dt.datetime(2030, 1, 1, 12, tzinfo=dt.timezone.utc)
 
@@ -112,6 +117,51 @@ def test_a_database_of_an_earlier_release_keeps_every_row(
         registry.add_base("new", make_record("new"), b"record of new")
         assert publish(registry, "lock", "2.0.0").label == "lock@2.0.0"
         assert registry.verify_events() == []
+
+
+def test_a_registry_keeps_the_id_it_has_and_one_without_gets_one(settings: Settings) -> None:
+    engine = old_database(settings, "0001")
+    migrate.upgrade(engine)
+    drawn = registry_id(engine)
+    assert re.fullmatch("[0-9a-f]{32}", drawn)
+    migrate.upgrade(engine)
+    assert registry_id(engine) == drawn
+    (row,) = rows(engine)["registry"]
+    assert row == {"one": 1, "id": drawn}
+    for refused in ({"one": 2, "id": "0" * 32}, {"one": 1, "id": "0" * 32}):
+        with pytest.raises(StoreError), session.write(engine) as connection:
+            connection.execute(insert(identity).values(**refused))
+    engine.dispose()
+
+
+def test_a_registry_whose_id_is_gone_is_corrupt(registry: Registry, settings: Settings) -> None:
+    with session.write(registry._engine) as connection:
+        connection.execute(delete(identity))
+    with pytest.raises(CorruptStoreError) as caught:
+        Registry.open(settings=settings)
+    assert str(caught.value) == (
+        f"{registry.location}: expected the id of the registry, found none.\n"
+        "Restore the database from a backup."
+    )
+
+
+@pytest.mark.parametrize("revision", revisions())
+@pytest.mark.parametrize(
+    "change", ["UPDATE events SET actor = 'nobody'", "DELETE FROM events WHERE sequence = 1"]
+)
+def test_an_event_is_neither_changed_nor_removed(
+    settings: Settings, revision: str, change: str
+) -> None:
+    engine = old_database(settings, revision)
+    migrate.upgrade(engine)
+    before = rows(engine)
+    with (
+        pytest.raises(StoreError, match="events are only appended: none is changed or removed"),
+        session.write(engine) as connection,
+    ):
+        connection.exec_driver_sql(change)
+    assert rows(engine) == before
+    engine.dispose()
 
 
 def test_a_table_that_others_name_can_be_rebuilt(settings: Settings, tmp_path: Path) -> None:

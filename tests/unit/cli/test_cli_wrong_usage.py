@@ -82,7 +82,7 @@ TABLE: tuple[tuple[tuple[str, ...], int, str, str], ...] = (
     (("lineage", "https://me:secret@host/model"), 2, "got a URL (https://...).",
      "Name it by a folder of this machine."),
     (("fingerprint", "org/model"), 4, "expected the model org/model", "org/model"),
-    (("fingerprint", LONG), 4, "File name too long.", "safelatch"),
+    (("fingerprint", LONG), 3, "File name too long.", "folder that can be read"),
     ((*EXTRACT, "tyni", "--out", "{NEW}"), 1, "Did you mean tiny?", "safelatch base list"),
     # numbers
     (("log", "show", "--limit", "0"), 2, "0 is not in the range x>=1.", "log show --help"),

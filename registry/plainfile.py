@@ -107,7 +107,7 @@ def read_plain(path: Path, *, limit: int, hint: str, follow_links: bool = True) 
 def unreadable(path: Path, error: OSError, *, hint: str) -> UnsafeFormatError | HostError:
     """Return the error about a file that the system does not let us read."""
     cause = error.strerror or type(error).__name__
-    fact = f"{path}: expected a readable file, got: {cause}."
+    fact = f"{str(path)[:300]}: expected a readable file, got: {cause}."
     if is_out_of_reach(error):
         return HostError(fact, hint=REACH)
     return UnsafeFormatError(fact, hint=hint)

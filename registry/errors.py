@@ -23,6 +23,9 @@ REMAKE = (
 )
 """Hint of every error about a bundle that cannot be used."""
 
+INSTALL_NEWER = "Install a newer release of safelatch (in a checkout: git pull, then pip install .)"
+"""Hint of every error about something that a newer release made."""
+
 RESTORE_CONFIG = "Restore the config.json that was published with these weights."
 """Hint of every error about a config that does not fit its weights."""
 

@@ -6,6 +6,7 @@ Beside the command line this is the only module that may catch everything. It is
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ def refusing(refuse: Callable[[str], SafelatchError]) -> Iterator[None]:
         refuse: Makes the error from one line that says what was raised.
 
     Raises:
+        MissingDependencyError: the library lacks a package.
         HostError: memory ran out, or a file is there and cannot be read.
     """
     try:
@@ -41,6 +43,8 @@ def refusing(refuse: Callable[[str], SafelatchError]) -> Iterator[None]:
                 f"expected enough memory, got {fact}",
                 hint="Close other programs, or use a device with more memory.",
             ) from error
+        if isinstance(error, ImportError):
+            raise _lacking(error, fact) from error
         if isinstance(error, OSError) and is_out_of_reach(error):
             raise HostError(f"expected files that can be read, got {fact}", hint=REACH) from error
         raise refuse(fact) from error
@@ -57,6 +61,20 @@ def importing() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise not_installed(error) from error
+
+
+def _lacking(error: ImportError, fact: str) -> MissingDependencyError:
+    """Return the error about a package that a library asks for.
+
+    Only ``ModuleNotFoundError`` names what is missing; other import errors name who asked.
+    """
+    package = str(error.name or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package and not sys.modules.get(package):
+        return not_installed(error)
+    return MissingDependencyError(
+        f"expected the packages that transformers needs, got {fact}",
+        hint="Install what transformers asks for.",
+    )
 
 
 def not_installed(error: ModuleNotFoundError) -> MissingDependencyError:

@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,7 @@ from registry.errors import (
     listed,
 )
 from registry.plainfile import read_plain
-from registry.wholefile import write_file, write_folder
+from registry.wholefile import INCOMING, write_file, write_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -159,6 +161,11 @@ def read_bundle(folder: Path, *, expected: str | None = None) -> Bundle:
     try:
         data = read_plain(folder / MANIFEST, limit=MANIFEST_LIMIT, **given)
     except FileNotFoundError:
+        if (folder / "config.json").is_file():
+            raise ArtifactNotFoundError(
+                f"expected a bundle (a folder with {MANIFEST}) at {folder}, got a model.",
+                hint=f"Name the artifact first: safelatch check NAME@VERSION {folder}",
+            ) from None
         raise ArtifactNotFoundError(
             f"expected a bundle (a folder with {MANIFEST}) at {folder}, found none.",
             hint="Make one: safelatch extract safety-lock BASE --out DIR",
@@ -192,10 +199,34 @@ def read_bundle(folder: Path, *, expected: str | None = None) -> Bundle:
 def require_new_folder(folder: Path) -> None:
     """Check, before long work, that ``write_bundle`` can use ``folder``.
 
+    Nothing is left behind: folders that are made for the trial are taken away.
+
     Raises:
         UsageError: it exists already and is not an empty folder.
-        HostError: what is there cannot be looked at.
+        HostError: what is there cannot be looked at, or nothing can be written beside it.
     """
+    _require_free(folder)
+    try:
+        _try_parent(folder.absolute().parent)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _try_parent(parent: Path) -> None:
+    """Make a folder in ``parent``, and those above it that are not there; remove them all."""
+    absent = [path for path in (parent, *parent.parents) if not path.is_dir()]
+    made: list[Path] = []
+    try:
+        for path in (*reversed(absent), parent / f"{INCOMING}{secrets.token_hex(8)}"):
+            path.mkdir()
+            made.append(path)
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):  # somebody else has put something there meanwhile
+                path.rmdir()
+
+
+def _require_free(folder: Path) -> None:
     try:
         is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
@@ -214,7 +245,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> Path:
         UsageError: ``folder`` exists already and is not empty.
         HostError: the disk refuses.
     """
-    require_new_folder(folder)
+    _require_free(folder)
     try:
         write_folder(folder, bundle.files)
     except OSError as error:

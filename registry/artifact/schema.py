@@ -12,7 +12,12 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import REMAKE, SchemaViolationError, UnsupportedSchemaVersionError
+from registry.errors import (
+    INSTALL_NEWER,
+    REMAKE,
+    SchemaViolationError,
+    UnsupportedSchemaVersionError,
+)
 from registry.resources import read_schema
 
 if TYPE_CHECKING:
@@ -77,5 +82,5 @@ def require_schema(document: Any, expected: str, *, what: str) -> None:
     if got != expected:
         raise UnsupportedSchemaVersionError(
             f"{what}: expected schema {expected!r}, got {str(got)[:80]!r}.",
-            hint="It may be newer than this release. Try: pip install --upgrade safelatch",
+            hint=INSTALL_NEWER,
         )

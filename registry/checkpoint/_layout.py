@@ -21,6 +21,7 @@ INDEX_LIMIT = 32 << 20
 """Most bytes of an index. A tensor takes about 100 bytes: this is room for 300,000."""
 _ONE_FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_BUNDLE = frozenset({"base.safetensors", "tensors.safetensors"})
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+-]{0,240}\.safetensors")
 
 
@@ -91,6 +92,11 @@ def _only_other(folder: Path) -> Path:
         for file in folder.glob("*.safetensors")
         if file.is_file() and not file.name.startswith("adapter_")
     )
+    if (folder / "manifest.json").is_file() and {file.name for file in candidates} >= _BUNDLE:
+        raise CheckpointNotFoundError(
+            f"expected a model in {folder}, got a bundle, which is an artifact.",
+            hint=f"See what it protects: safelatch show {_typed(folder)}",
+        )
     if len(candidates) > 1:
         raise _ambiguous(folder, [file.name for file in candidates])
     if not candidates:
@@ -140,7 +146,12 @@ def _missing_hint(path: Path) -> str:
 def _folder_hint(folder: Path) -> str:
     names = {file.name for file in folder.iterdir()}
     if "adapter_config.json" in names:
-        return "This is an adapter: merge it into its base model and name the merged folder."
+        return (
+            "This is an adapter. Merge it with PEFT, save the base's tokenizer to OUT too, and "
+            f"name OUT: AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
+            ".merge_and_unload().save_pretrained('OUT'); "
+            "AutoTokenizer.from_pretrained('BASE').save_pretrained('OUT')"
+        )
     if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
         return _convert_hint()
     if any(name.endswith(".gguf") for name in names):
@@ -149,6 +160,12 @@ def _folder_hint(folder: Path) -> str:
             "or get it: hf download NS/NAME --local-dir DIR"
         )
     return "Get the weights: hf download NS/NAME --local-dir DIR"
+
+
+def _typed(folder: Path) -> str:
+    """Return ``folder`` as an argument that is a path and never a name."""
+    text = folder.as_posix()
+    return text if folder.is_absolute() or text.startswith(".") else f"./{text}"
 
 
 def _convert_hint() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from registry.checkpoint.sketch import item_size, sample_count
 from registry.digest import Digest, canonical_json, parse_digest, parse_json
 from registry.errors import (
+    INSTALL_NEWER,
     REMAKE,
     DigestMismatchError,
     SchemaViolationError,
@@ -71,7 +72,7 @@ def parse_record(data: bytes | memoryview, *, schema: str, per_tensor: int) -> d
         if got != supported and _is_other_version(name, got):
             raise UnsupportedSchemaVersionError(
                 f"base record: expected {name} {supported}, got {got!r:.120}.",
-                hint="Upgrade: pip install --upgrade safelatch",
+                hint=INSTALL_NEWER,
             )
     wrong = [f"$.{name}: missing" for name in sorted(_MEMBERS - set(document))]
     wrong += [f"$.{name:.80}: unknown" for name in sorted(set(document) - _MEMBERS)]

@@ -15,7 +15,9 @@ Rules:
 from __future__ import annotations
 
 import os
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from registry.checkpoint.architecture import sites_for
@@ -98,21 +100,29 @@ def _measure_all(
     tensors = checkpoint.tensors
     total, done = sum(info.nbytes for info in tensors.values()), 0
     measured: dict[str, Measured] = {}
+    results: SimpleQueue[tuple[str, Future[Measured]]] = SimpleQueue()
     largest_first = sorted(tensors, key=lambda name: -tensors[name].nbytes)
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="fingerprint")
     try:
-        waiting = {pool.submit(_measure, checkpoint, name): name for name in largest_first}
-        while waiting:
-            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in finished:
-                name = waiting.pop(future)
-                measured[name] = future.result()
-                done += tensors[name].nbytes
-                if progress is not None:
-                    progress(done, total)
+        for name in largest_first:
+            future = pool.submit(_measure, checkpoint, name)
+            future.add_done_callback(partial(_tell, results, name))
+        while len(measured) < len(tensors):
+            # Not ``futures.wait``: an interrupt inside it can leave locks that the workers need.
+            name, finished = results.get()
+            measured[name] = finished.result()
+            done += tensors[name].nbytes
+            if progress is not None:
+                progress(done, total)
     finally:  # an interrupt waits for the tensors in hand, never for the queue
         pool.shutdown(wait=True, cancel_futures=True)
     return measured
+
+
+def _tell(
+    results: SimpleQueue[tuple[str, Future[Measured]]], name: str, finished: Future[Measured]
+) -> None:
+    results.put((name, finished))
 
 
 def _measure(checkpoint: Checkpoint, name: str) -> Measured:

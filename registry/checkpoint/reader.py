@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 PIECE = 2 << 20
 """Most bytes of a piece: large enough that what is done once a piece does not show."""
+_LFS_POINTER = b"version https://git-lfs"
 _CONFIG_LIMIT = 16 << 20
 _COMPANIONS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -252,7 +253,16 @@ class Checkpoint:
         self._files[path] = file
         self._sizes[path] = size = os.fstat(file.fileno()).st_size
         given: dict[str, Any] = {"file_size": size, "what": path.name, "hint": DOWNLOAD}
-        length = header_length(file.read(8), limit=HEADER_LIMIT, **given)
+        prefix = file.read(8)
+        if _LFS_POINTER.startswith(prefix) and len(prefix) == 8:
+            rest = file.read(len(_LFS_POINTER) - 8)
+            if prefix + rest == _LFS_POINTER:
+                raise UnsafeFormatError(
+                    f"{path.name}: expected a safetensors file, got a git-lfs pointer, "
+                    "not weights.",
+                    hint="Get the weights, in the repository's folder: git lfs pull",
+                )
+        length = header_length(prefix, limit=HEADER_LIMIT, **given)
         return parse_header(file.read(length), **given)
 
     def _read_config(self, *, required: bool) -> dict[str, Any]:

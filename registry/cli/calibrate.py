@@ -154,7 +154,7 @@ def _registered_base(invocation: Invocation, bundle: Bundle) -> str:
 
 def _print_calibrated(invocation: Invocation, bundle: Bundle, where: str) -> None:
     from registry.kinds import parse_body
-    from registry.report.verdicts import line, sweep_table
+    from registry.report.verdicts import effect_text, line, sweep_table
 
     receipt = bundle.manifest.receipts[-1]
     contents = parse_body(bundle).describe()
@@ -172,4 +172,7 @@ def _print_calibrated(invocation: Invocation, bundle: Bundle, where: str) -> Non
         },
         table=table,
     )
+    doubt = effect_text(receipt)
+    if doubt is not None:
+        invocation.say(doubt)
     invocation.say(f"next: safelatch publish {where} --name NAME --version VERSION")

@@ -61,7 +61,10 @@ def gc(invocation: Invocation, grace: dt.timedelta, *, dry_run: bool) -> None:
     count = len(found.removed)
     head = line(verdict, f"{count:,} files", f"{found.size:,} bytes") if count else verdict
     if found.young:
-        invocation.say(f"{found.young:,} more are still within the grace period; see: --grace")
+        invocation.say(
+            f"{found.young:,} more are still within the grace period; "
+            "see: safelatch gc --grace 0 --dry-run"
+        )
     invocation.emit(
         text=lambda: "\n".join(filter(None, (head, table.to_text()))),
         document={

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from registry.errors import HostError
     from registry.reference import Reference
     from registry.report.table import Table
     from registry.settings import Settings
@@ -104,6 +103,7 @@ class Invocation:
         Raises:
             HostError: the result cannot be written.
         """
+        from registry.cli.outfile import write_out
         from registry.report.table import to_json
 
         if self.format == "json":
@@ -114,7 +114,7 @@ class Invocation:
             shown = text if isinstance(text, str) else text()
             shown += "\n" if shown else ""
         if out is not None:
-            _write(out, shown)
+            write_out(out, _utf8(shown))
         elif self.format == "text":
             print_result(shown)
         else:
@@ -128,9 +128,11 @@ class Invocation:
     def typed(self, message: str) -> str:
         """Return ``message`` with this run's ``--db`` in the commands it names, if that is a file.
 
-        A URL is left out: it may hold a password.
+        A server's URL is left out: it may hold a password.
         """
-        if self.db is None or "://" in self.db or " --db " in message:
+        if self.db is None or " --db " in message:
+            return message
+        if "://" in self.db and not self.db.startswith("sqlite:///"):
             return message
         named = f"safelatch --db {shlex.quote(self.db)} "
         return _COMMAND.sub(lambda _: named, message)
@@ -196,32 +198,6 @@ def leave_stdout() -> None:
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stdout = None
-
-
-def require_place(path: Path | None) -> None:
-    """Check, before long work, that a result can be written to ``path``.
-
-    Raises:
-        HostError: its folder is not there or cannot be written.
-    """
-    if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise _unwritable(path, "no such folder, or no right to write there")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_bytes(_utf8(text))
-    except OSError as error:
-        raise _unwritable(path, error.strerror) from error
-
-
-def _unwritable(path: Path, reason: str | None) -> HostError:
-    from registry.errors import HostError
-
-    return HostError(
-        f"expected to write {path}, got: {reason}.",
-        hint="Name a file in a folder that exists and can be written: --out FILE",
-    )
 
 
 def _utf8(text: str) -> bytes:

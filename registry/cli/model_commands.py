@@ -24,8 +24,8 @@ from registry.cli.invocation import (
     one_stage,
     pass_invocation,
     reference_to,
-    require_place,
 )
+from registry.cli.outfile import require_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

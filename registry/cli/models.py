@@ -99,7 +99,7 @@ def registered_files(base: Base) -> tuple[str, str | None]:
             return repo, commit or None
     raise CheckpointNotFoundError(
         f"expected the files of the base {base.name}, none are where they were registered.",
-        hint="Say where they are: safelatch base add MODEL, or --base MODEL",
+        hint="Say where they are: safelatch base add MODEL",
     )
 
 

@@ -73,8 +73,15 @@ def log_verify(context: click.Context, invocation: Invocation, anchor: str | Non
 
     The digest of the last event is printed: kept elsewhere, it shows later that none was cut off.
     """
+    from registry.digest import is_digest
+    from registry.errors import UsageError
     from registry.report.verdicts import line
 
+    if anchor is not None and not is_digest(anchor):
+        raise UsageError(
+            f"expected blake3:<64 hex digits> after --anchor, got {anchor[:80]!r}.",
+            hint="Print the last event's: safelatch log verify",
+        )
     with invocation.registry() as registry:
         findings = registry.verify_events(anchor)
         events = [] if findings else registry.events()

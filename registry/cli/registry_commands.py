@@ -148,7 +148,9 @@ def _member(document: dict[str, Any], field: str, ref: str) -> Any:
     for name in field.split("."):
         known = list(value) if isinstance(value, dict) else []
         if name not in known:
-            close = get_close_matches(name, known, n=1) or known[:1]
+            inside = [m for m in known if isinstance(value[m], dict) and name in value[m]]
+            nested = [f"{member}.{name}" for member in inside]
+            close = nested[-1:] or get_close_matches(name, known, n=1) or known[:1]
             likely = ".".join([*path, *close])
             raise UsageError(
                 f"expected a member out of {', '.join(known) or 'none'} at "

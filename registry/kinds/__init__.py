@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry.errors import UnsupportedSchemaVersionError, UsageError
+from registry.errors import INSTALL_NEWER, UnsupportedSchemaVersionError, UsageError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -111,6 +111,6 @@ def parse_body(bundle: Any) -> Any:
     if bundle.manifest.kind not in KINDS:
         raise UnsupportedSchemaVersionError(
             f"expected a kind out of {sorted(KINDS)}, got {bundle.manifest.kind!r}.",
-            hint="It may be of a newer release. Try: pip install --upgrade safelatch",
+            hint=INSTALL_NEWER,
         )
     return kind_of(bundle.manifest.kind).verb("body").parse(bundle)

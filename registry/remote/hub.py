@@ -28,7 +28,8 @@ def fetch_model(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
     try:
         folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(_WANTED)))
     except OSError as error:  # the client's own errors all derive from OSError
-        said = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        line = str(error).strip().partition("\n")[0].removeprefix("Got: ")
+        said = line[:300] or type(error).__name__
         raise HubError(
             f"expected the model {repo_id} at {revision or 'its main revision'} on the Hub, got: "
             f"{said.rstrip('.')}.",

@@ -90,7 +90,7 @@ def audit_text(document: Mapping[str, Any]) -> str:
     width = max((len(state) for state in document["states"]), default=0)
     meanings = [f"{state.ljust(width)}  {text}" for state, text in document["states"].items()]
     return "\n".join([
-        line(decision, f"{summary['protected']} of {summary['models']} models"),
+        line(decision, f"{summary['protected']} of {summary['models']} models are protected"),
         "",
         shown.to_text(),
         "",

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import String, column, inspect, select, table
 
-from registry.errors import CorruptStoreError, DatabaseOutdatedError, StoreError, listed
+from registry.errors import (
+    INSTALL_NEWER,
+    CorruptStoreError,
+    DatabaseOutdatedError,
+    StoreError,
+    listed,
+)
 from registry.resources import bundled_dir
 from registry.store.session import location, read, write
 from registry.store.tables import metadata
@@ -136,7 +142,7 @@ def _outdated(found: str | None, where: str) -> DatabaseOutdatedError:
         return DatabaseOutdatedError(
             f"{where}: expected revision {HEAD}, which this release works with, got {found}, "
             "which a newer release made.",
-            hint="Install that release: pip install --upgrade safelatch",
+            hint=INSTALL_NEWER,
         )
     if found is None:
         return DatabaseOutdatedError(

@@ -94,16 +94,18 @@ def conflicts(connection: Connection, manifest: Manifest, base: Base) -> Version
     if same is not None and same.manifest_digest == manifest.digest:
         return by_digest(connection, manifest.digest)
     if same is not None:
+        one = f" ({same.version} and {version} are one version under PEP 440)"
         raise VersionConflictError(
             f"{name}@{same.version}: expected {same.manifest_digest}, as it is published, "
-            f"got {manifest.digest}.",
+            f"got {manifest.digest}{one if same.version != version else ''}.",
             hint="A published version never changes. Publish a newer one: "
             f"safelatch publish DIR --name {name} --version VERSION",
         )
     newest = connection.execute(mine).one_or_none()
     if newest is not None and newest.version_order > key:
         raise VersionConflictError(
-            f"expected a version newer than {name}@{newest.version}, got {version}.",
+            f"expected a version newer than {name}@{newest.version}, got {version}"
+            f"{_not_a_decimal(newest.version, version)}.",
             hint="Versions of a line increase: "
             f"safelatch publish DIR --name {name} --version VERSION",
         )
@@ -168,6 +170,18 @@ def set_state(connection: Connection, version: Version, state: State, reason: st
     row = versions.c.manifest_digest == version.digest
     connection.execute(update(versions).where(row).values(state=state, state_reason=text))
     return True
+
+
+def _not_a_decimal(newest: str, version: str) -> str:
+    """Return how 0.65 is newer than 0.7, for those who read both as decimals; else nothing."""
+    try:
+        if float(version) <= float(newest):
+            return ""
+    except ValueError:
+        return ""
+    pairs = zip(newest.split("."), version.split("."), strict=False)
+    higher, lower = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
+    return f" (versions compare part by part: {higher} is more than {lower})"
 
 
 def _label(manifest: Manifest) -> tuple[str, str]:

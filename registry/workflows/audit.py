@@ -8,7 +8,9 @@ confirms, for these weights and this config, with their times.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry.checkpoint.reader import Checkpoint
@@ -49,6 +51,7 @@ WORDS: dict[State, str] = {
     "unreadable": "the checkpoint could not be read",
 }
 """What each state of an audited model means."""
+_LONGEST_REASON = 400
 WEIGHT_FILES = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth"})
 """Endings by which a folder looks like a model."""
 
@@ -95,7 +98,10 @@ def find_checkpoints(targets: Sequence[str]) -> list[str]:
     found: list[str] = []
     for target in targets:
         folder = expanded(target)
-        if not folder.is_dir():
+        is_folder = False
+        with suppress(OSError):  # one that cannot be looked at is told by its row
+            is_folder = folder.is_dir()
+        if not is_folder:
             found.append(target)
             continue
         below = sorted(str(path) for path in folder.rglob("*") if _is_model(path))
@@ -243,10 +249,14 @@ def _additions(model: Identified, report: CheckReport, found: Inspection) -> lis
 
 
 def _unreadable(target: str, error: Exception) -> AuditRow:
+    fact = error.message if isinstance(error, SafelatchError) else str(error)
+    reason = shorten(fact, _LONGEST_REASON, placeholder=" ...")
+    if isinstance(error, CheckpointNotFoundError) and error.hint:
+        reason += f" {error.hint}"  # it says what is there instead
     return AuditRow(
         model=target, weights=None, claimed_base=None, base=None, relation=None, evidence_level=0,
         distance=None, artifact=None, kind=None, declared=False, stored=False, applied_at=None,
-        verified_at=None, state="unreadable", reason=str(error).splitlines()[0],
+        verified_at=None, state="unreadable", reason=reason,
     )  # fmt: skip
 
 
@@ -272,11 +282,14 @@ def _declarations(path: Path) -> tuple[bool, str | None]:
 
 def _is_model(folder: Path) -> bool:
     """Whether ``folder`` looks like a model, also one that cannot be read: it gets a row."""
-    return folder.is_dir() and any(
-        entry.name == "config.json" or entry.suffix in WEIGHT_FILES
-        for entry in folder.iterdir()
-        if entry.is_file()
-    )
+    try:
+        return folder.is_dir() and any(
+            entry.name == "config.json" or entry.suffix in WEIGHT_FILES
+            for entry in folder.iterdir()
+            if entry.is_file()
+        )
+    except OSError:
+        return True
 
 
 def _iso(moment: Any) -> str | None:

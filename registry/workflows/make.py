@@ -157,7 +157,7 @@ def require_base_of(bundle: Bundle, model: Identified) -> None:
         raise BaseModelMismatchError(
             f"expected the base {promised.name} ({short(promised.weights)}), got {model.locator} "
             f"({short(model.record.weights)}): strength is measured on the base itself.",
-            hint="Name the base with --base MODEL.",
+            hint=f"Name that base: --base {promised.name}",
         )
 
 

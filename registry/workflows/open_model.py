@@ -29,6 +29,7 @@ from registry.errors import (
 )
 from registry.foreign import importing, refusing
 from registry.live.compare import require_same_values
+from registry.plainfile import REACH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -130,6 +131,7 @@ def open_tokenizer(model: Identified) -> Any:
 
     Raises:
         CheckpointNotFoundError: there is none.
+        VerificationError: the chat template that was read is not in it.
     """
     from transformers import AutoTokenizer
 
@@ -144,6 +146,9 @@ def open_tokenizer(model: Identified) -> Any:
     with refusing(partial(_not_loaded, model, "tokenizer")):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     _require_unchanged(model)
+    if model.record.chat_template is not None and tokenizer.chat_template is None:
+        # What the loader cannot look at, it takes for absent.
+        raise VerificationError(f"{folder}: expected the chat template, got none.", hint=REACH)
     return tokenizer
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from registry.artifact.schema import validate
 from registry.digest import Digest, canonical_json, digest_bytes, parse_json
 from registry.errors import (
+    INSTALL_NEWER,
     DigestMismatchError,
     NotFoundError,
     UnsafeFormatError,
@@ -249,5 +250,5 @@ def _require_kind(what: str, member: str, expected: str, document: Mapping[str, 
     if got != expected:
         raise UnsupportedSchemaVersionError(
             f"{what}: expected {member} {expected!r}, got {str(got)[:80]!r}.",
-            hint="It may be newer than this release. Try: pip install --upgrade safelatch",
+            hint=INSTALL_NEWER,
         )

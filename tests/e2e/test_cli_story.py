@@ -119,6 +119,7 @@ def test_calibration_refuses_a_model_that_is_not_the_base(world: World, publishe
     outcome = safelatch("calibrate", published, "--base", world.tuned, *MEASURE)
     assert outcome.status == 3
     assert outcome.err.startswith("error [base-model-mismatch]: ")
+    assert outcome.err.endswith("\nhint: Name that base: --base tiny\n")
 
 
 def test_check_says_the_decision_first(world: World, published: Path) -> None:
@@ -154,7 +155,7 @@ def test_audit_knows_a_protected_load_and_when(world: World, published: Path) ->
     models = world.base.parent
     before = safelatch("audit", models)
     assert before.status == 1
-    assert before.out.startswith("not protected  0 of 3 models\n")
+    assert before.out.startswith("not protected  0 of 3 models are protected\n")
     model = load_protected(world.tuned)
     when = model.safelatch.applied[0].verified_at
     report = world.folder / "report.json"
@@ -170,7 +171,7 @@ def test_audit_knows_a_protected_load_and_when(world: World, published: Path) ->
     assert states["tuned"]["verified_at"] == when
     only = safelatch("audit", world.tuned)
     assert only.status == 0
-    assert only.out.startswith("protected  1 of 1 models\n")
+    assert only.out.startswith("protected  1 of 1 models are protected\n")
     whole = safelatch("log", "verify")
     assert whole.status == 0
     assert whole.out.startswith("whole  ")

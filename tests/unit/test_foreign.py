@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from registry.errors import HostError, UnsafeFormatError
+from registry.errors import HostError, MissingDependencyError, UnsafeFormatError
 from registry.foreign import refusing
 
 
@@ -24,3 +24,18 @@ def test_a_disk_that_fails_is_not_the_fault_of_the_file(error, kind):
     with pytest.raises(kind) as caught, refusing(UnsafeFormatError):
         raise error
     assert str(error) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("No module named 'a_b'", name="a_b.c"), "pip install a-b"),
+        (ImportError("\nAutoModel requires PyTorch.\nMore."), "what transformers asks for"),
+        (ImportError("cannot import name", name="transformers"), "what transformers asks for"),
+    ],
+    ids=str,
+)
+def test_a_package_that_is_missing_is_not_the_fault_of_the_file(error, said):
+    with pytest.raises(MissingDependencyError) as caught, refusing(UnsafeFormatError):
+        raise error
+    assert said in str(caught.value.hint)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from registry.artifact.bundle import (
     make_bundle,
     read_bundle,
     replace_manifest,
+    require_new_folder,
     write_bundle,
 )
 from registry.artifact.tensors import read_payloads, read_tensors, write_payloads, write_tensors
@@ -270,3 +272,27 @@ def test_a_place_that_cannot_be_written_is_told_with_the_way_out(record, tmp_pat
     with pytest.raises(HostError, match="expected a place where a bundle can be written") as caught:
         write_bundle(bundle_of(record, make_lock()), tmp_path / "file" / "lock")
     assert "--out DIR" in caught.value.hint
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path, monkeypatch):
+    require_new_folder(tmp_path / "a" / "b" / "lock")
+    assert everything(tmp_path) == []
+    (tmp_path / "a").mkdir()
+    made = Path.mkdir
+
+    def refusing(path, *args, **given):
+        if path.name.startswith(".incoming-"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        made(path, *args, **given)
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refusing)
+    with pytest.raises(HostError, match="got: Permission denied"):
+        require_new_folder(tmp_path / "a" / "b" / "lock")
+    assert everything(tmp_path) == ["a"]
+
+
+def test_a_model_in_place_of_a_bundle_is_called_a_model(tmp_path):
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ArtifactNotFoundError, match="got a model") as caught:
+        read_bundle(tmp_path)
+    assert f"safelatch check NAME@VERSION {tmp_path}" in str(caught.value.hint)

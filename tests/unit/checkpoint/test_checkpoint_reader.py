@@ -83,7 +83,7 @@ def test_a_large_tensor_comes_in_pieces_in_order(tmp_path, monkeypatch, position
     [
         ("pytorch_model.bin", "Pickled weights are never opened"),
         ("model.gguf", "GGUF files are not read"),
-        ("adapter_config.json", "merge it into its base"),
+        ("adapter_config.json", "merge_and_unload().save_pretrained("),
         ("README.md", "hf download NS/NAME --local-dir DIR"),
     ],
 )
@@ -271,3 +271,23 @@ def test_stat_key_changes_with_every_file_that_matters_and_with_nothing_else(sha
         os.utime(sharded / name, ns=(1, 1))
         seen.append(key())
     assert len(set(seen)) == 8
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_git_lfs_pointer_is_told_from_broken_weights(tmp_path, sharded, shards):
+    folder = sharded if shards else write_checkpoint(tmp_path / "one", CONFIG)
+    for file in folder.glob("*.safetensors"):
+        file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(UnsafeFormatError, match="got a git-lfs pointer, not weights") as caught:
+        Checkpoint.open(folder)
+    assert "git lfs pull" in str(caught.value.hint)
+
+
+def test_a_bundle_in_place_of_a_model_is_called_a_bundle(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lock").mkdir()
+    for name in ("manifest.json", "base.safetensors", "tensors.safetensors"):
+        (tmp_path / "lock" / name).touch()
+    with pytest.raises(CheckpointNotFoundError, match="got a bundle") as caught:
+        Checkpoint.open("lock")
+    assert str(caught.value.hint).endswith("safelatch show ./lock")

@@ -58,7 +58,9 @@ def test_gc_dry_run_removes_nothing_and_tells_the_same(leftover: Path) -> None:
 def test_gc_leaves_what_is_within_the_grace_period(leftover: Path, grace: str) -> None:
     outcome = safelatch("gc", "--grace", grace)
     assert outcome.out == "nothing to free\n"
-    assert outcome.err == "1 more are still within the grace period; see: --grace\n"
+    assert outcome.err == (
+        "1 more are still within the grace period; see: safelatch gc --grace 0 --dry-run\n"
+    )
     assert leftover.exists()
 
 

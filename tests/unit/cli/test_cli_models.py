@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -93,6 +95,17 @@ def test_registered_name_whose_files_are_gone_says_so(base: Path) -> None:
         registered_files(entry)
 
 
+def test_base_whose_files_moved_is_found_again_by_the_command_of_the_hint(
+    base: Path, home: Path
+) -> None:
+    base.rename(home / "moved")
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        read_base(Invocation(), "my-base")
+    assert caught.value.hint == "Say where they are: safelatch base add MODEL"
+    assert safelatch("base", "add", home / "moved").status == 0
+    assert read_base(Invocation(), "my-base").identified.path == home / "moved"
+
+
 def test_base_without_a_registry_is_called_after_its_folder(home: Path) -> None:
     folder = write_checkpoint(home / "Some Model", llama_config())
     assert read_base(Invocation(), str(folder)).name == "some-model"
@@ -119,6 +132,40 @@ def test_audit_of_a_folder_without_models_is_no_success(base: Path, home: Path) 
     outcome = safelatch("audit", home / "empty")
     assert (outcome.status, outcome.out) == (1, "")
     assert outcome.err.startswith("error [checkpoint-not-found]")
+
+
+def test_audit_out_on_a_full_disk_leaves_the_report_before_and_says_to_make_room(
+    base: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = home / "reports" / "audit.txt"
+    report.parent.mkdir()
+    report.write_text("the last one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert safelatch("audit", base).status == 1  # what the cache writes is there
+    monkeypatch.setattr(os, "fsync", full)
+    outcome = safelatch("audit", base, "--out", report)
+    assert outcome.status == 4
+    assert outcome.err.splitlines()[-2:] == [
+        f"error [{HostError.code}]: expected to write {report}, got: No space left on device.",
+        "hint: Make room there, or name a file on another disk: --out FILE",
+    ]
+    assert [(path.name, path.read_text()) for path in report.parent.iterdir()] == [
+        ("audit.txt", "the last one")
+    ]
+
+
+def test_audit_out_to_a_link_writes_the_file_that_it_names(base: Path, home: Path) -> None:
+    (home / "report").write_text("the last one")
+    (home / "report").chmod(0o640)
+    (home / "link").symlink_to(home / "report")
+    assert safelatch("audit", base, "--out", home / "link").status == 1
+    assert (home / "link").is_symlink()
+    assert (home / "report").read_text().startswith("not protected  0 of 1 models")
+    assert (home / "report").stat().st_mode & 0o777 == 0o640
+    assert safelatch("audit", base, "--out", "/dev/null").status == 1
 
 
 def test_audit_out_that_cannot_be_written_is_an_environment_error(base: Path, home: Path) -> None:

@@ -75,6 +75,13 @@ def test_commands_in_hints_and_advice_name_the_registry_of_this_run(home: Path, 
     assert advice.endswith(f"see: safelatch --db {quoted} publish --help\n")
 
 
+def test_url_of_a_missing_sqlite_file_is_repeated_in_the_hint(home: Path) -> None:
+    url = f"sqlite:///{home / 'team.db'}"
+    hint = safelatch("list", "--db", url).err.splitlines()[1]
+    assert hint == f"hint: Make one: safelatch --db {url} init"
+    assert safelatch("--db", url, "init").out == f"created  {url}\n"
+
+
 def test_url_is_not_repeated_in_hints_it_may_hold_a_password() -> None:
     run = Invocation(db="postgresql://me:secret@host/d")
     assert run.typed("See: safelatch db check") == "See: safelatch db check"

@@ -76,7 +76,7 @@ def test_model_with_one_protecting_artifact_of_two_counts_once() -> None:
 def test_text_says_the_answer_first_and_keeps_the_four_words_apart() -> None:
     rows = row("a", "verified", applied_at=STAMP, verified_at=STAMP), row("b", declared=True)
     text = audit_text(document(*rows)).splitlines()
-    assert text[0] == "not protected  1 of 2 models"
+    assert text[0] == "not protected  1 of 2 models are protected"
     header, first, second = (line.split() for line in text[2:5])
     words = {w: header.index(w) for w in ("declared", "stored", "applied", "verified")}
     assert [first[i] for i in words.values()] == ["no", "no", STAMP, STAMP]
@@ -87,8 +87,9 @@ def test_text_says_the_answer_first_and_keeps_the_four_words_apart() -> None:
 
 def test_text_calls_it_protected_only_when_every_model_is() -> None:
     protected = row("a", "stored", stored=True)
-    assert audit_text(document(protected)).startswith("protected  1 of 1 models\n")
-    assert audit_text(document(protected, row("b"))).startswith("not protected  1 of 2")
+    assert audit_text(document(protected)).startswith("protected  1 of 1 models are protected\n")
+    told = audit_text(document(protected, row("b")))
+    assert told.startswith("not protected  1 of 2 models are protected\n")
 
 
 def test_hostile_model_name_cannot_forge_a_line() -> None:

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from registry.report.verdicts import (
     check_text,
+    effect_text,
     inspections_csv,
     inspections_table,
     line,
@@ -69,10 +72,42 @@ def test_inspections_for_machines_have_the_same_columns_whatever_the_kind_found(
     assert [row[-1] for row in table.rows] == ['{"alpha": 2.0}', '{"share": 0.5}']
 
 
-def test_sweep_ends_with_the_random_control() -> None:
-    step = {"refusal": {"value": 0.5}, "over_refusal_rise": 0.0, "nll_rise": None}
-    receipt = {
-        "sweep": [{"alpha": 0.5, "inside_budget": True, **step}],
-        "random_control": {"alpha": 0.5, "seed": 0, **step},
+def refused(count: int) -> dict[str, Any]:
+    return {"successes": count, "n": 8, "value": count / 8}
+
+
+def calibration(*, unlocked: int, locked: int, random: int) -> dict[str, Any]:
+    costs = {"over_refusal_rise": 0.25, "nll_rise": None}
+    return {
+        "alpha": 2.5,
+        "unlocked": {"harmful": {"rate": refused(unlocked)}},
+        "sweep": [
+            {"alpha": 2.5, "inside_budget": True, "refusal": refused(locked), **costs},
+            {"alpha": 3.0, "inside_budget": False, "reason": "not finite"},
+        ],
+        "random_control": {"alpha": 2.5, "seed": 0, "refusal": refused(random), **costs},
     }
-    assert [row[-1] for row in sweep_table(receipt).rows] == [None, "random directions"]
+
+
+def test_sweep_begins_without_the_lock_and_ends_with_the_random_control() -> None:
+    table = sweep_table(calibration(unlocked=1, locked=4, random=2))
+    assert table.rows == (
+        (0.0, None, 0.125, 0.0, 0.0, "no lock"),
+        (2.5, True, 0.5, 0.25, None, None),
+        (3.0, False, None, None, None, None),
+        (2.5, None, 0.25, 0.25, None, "random directions"),
+    )
+
+
+@pytest.mark.parametrize(("unlocked", "locked", "random"), [(1, 0, 1), (1, 2, 2), (3, 3, 0)])
+def test_lock_that_refuses_no_more_than_none_or_a_random_one_is_said_to_have_no_effect(
+    unlocked: int, locked: int, random: int
+) -> None:
+    assert effect_text(calibration(unlocked=unlocked, locked=locked, random=random)) == (
+        f"at alpha 2.5 it refuses {locked} of 8 harmful prompts, without it {unlocked} of 8, "
+        f"with random directions {random} of 8: no effect was seen"
+    )
+
+
+def test_lock_that_refuses_more_than_none_and_a_random_one_needs_no_word() -> None:
+    assert effect_text(calibration(unlocked=1, locked=3, random=2)) is None

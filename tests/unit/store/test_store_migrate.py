@@ -121,7 +121,7 @@ def test_a_database_of_a_newer_release_is_neither_opened_nor_upgraded(
         assert str(got.value) == (
             f"{registry.location}: expected revision {migrate.HEAD}, which this release works "
             "with, got 0999, which a newer release made.\n"
-            "Install that release: pip install --upgrade safelatch"
+            "Install a newer release of safelatch (in a checkout: git pull, then pip install .)"
         )
     assert migrate.current(registry._engine) == "0999"
 

@@ -267,7 +267,7 @@ def a_manifest_with_two_wrong_members(place: Place) -> None:
     errors.UnsupportedSchemaVersionError,
     (
         "manifest.json: expected schema 'manifest.v1', got 'manifest.v9'.\n"
-        "It may be newer than this release. Try: pip install --upgrade safelatch"
+        "Install a newer release of safelatch (in a checkout: git pull, then pip install .)"
     ),
 )
 def a_manifest_of_a_later_release(place: Place) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,3 +206,37 @@ def test_every_audit_is_written_down(world, registry):
     assert report.verdict == row.state == "available"
     assert report.body == [row.to_dict()]
     assert set(WORDS) >= {row.state}
+
+
+def test_a_folder_that_cannot_be_listed_gets_a_row_and_the_others_theirs(
+    world, registry, tmp_path, monkeypatch
+):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    listing = Path.iterdir
+
+    def refusing(path):
+        if path == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    found = rows(registry, closed, world.tune)
+    assert [row.state for row in found] == ["unreadable", "available"]
+    assert "Permission denied" in found[0].reason
+
+
+def test_a_reason_of_several_lines_is_kept_whole_and_an_adapters_way_out_too(
+    world, registry, tmp_path
+):
+    broken = shutil.copytree(world.tune, tmp_path / "broken")
+    with (broken / "model.safetensors").open("ab") as file:
+        file.write(b"more")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (adapter / name).touch()
+    reasons = [row.reason for row in rows(registry, broken, adapter)]
+    assert "breaks the safetensors format: tensors end at byte" in reasons[0]
+    assert "merge_and_unload()" in reasons[1]
+    assert not any("\n" in reason for reason in reasons)

@@ -1,16 +1,18 @@
-"""A live model and the file it came from go separate ways."""
+"""What is loaded is what was read, and stays that when its files change or fail."""
 
 from __future__ import annotations
 
 import os
 import shutil
 
+import pytest
 import torch
 from support.locks import snapshot
 
+from registry.errors import VerificationError
 from registry.settings import Settings
 from registry.workflows.identify import identify
-from registry.workflows.open_model import open_model
+from registry.workflows.open_model import open_model, open_tokenizer
 
 
 def test_who_writes_to_the_file_of_a_model_does_not_change_the_model(world, tmp_path):
@@ -39,3 +41,16 @@ def test_weights_that_are_tied_stay_one(world, tmp_path):
     world.planted.tokenizer.save_pretrained(folder)
     model = open_model(identify(folder, settings=Settings.load()))
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_a_chat_template_that_could_not_be_looked_at_is_missed(world, monkeypatch):
+    identified = identify(world.base, settings=Settings.load())
+    assert open_tokenizer(identified).chat_template
+    isfile = os.path.isfile
+
+    def failing(path):  # what the library makes of an error of the disk
+        return "chat_template" not in str(path) and isfile(path)
+
+    monkeypatch.setattr(os.path, "isfile", failing)
+    with pytest.raises(VerificationError, match=r"expected the chat template, got none\."):
+        open_tokenizer(identified)

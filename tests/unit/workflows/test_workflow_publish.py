@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -153,3 +154,20 @@ def test_a_bundle_that_was_moved_is_published_the_same(world, empty_registry, tm
     again = publish(empty_registry, tmp_path / "moved", name="lock", version="1.0")
     assert (again.is_new, again.version.digest) == (False, first.version.digest)
     assert edited(world.bundle).manifest.digest == world.bundle.manifest.digest
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("1.0", "1.0.0", r"\(1\.0 and 1\.0\.0 are one version under PEP 440\)\.$"),
+        ("0.65", "0.7", r"\(versions compare part by part: 65 is more than 7\)\.$"),
+        ("2.0", "1.5", r"got 1\.5\.$"),
+    ],
+)
+def test_a_refused_version_says_how_versions_compare(
+    world, empty_registry, tmp_path, first, second, said
+):
+    put(empty_registry, world, tmp_path, version=first)
+    with pytest.raises(VersionConflictError) as caught:
+        put(empty_registry, world, tmp_path, world.edited(alpha=0.5), version=second, at="c")
+    assert re.search(said, caught.value.message)

@@ -365,7 +365,7 @@ def test_a_receipt_of_another_kind_or_version_is_called_so(statement, tmp_path):
         (value,) = changes.values()
         with pytest.raises(UnsupportedSchemaVersionError, match=f"got '{value}'") as caught:
             read_receipt(path)
-        assert "pip install --upgrade safelatch" in str(caught.value.hint)
+        assert "in a checkout: git pull, then pip install ." in str(caught.value.hint)
 
 
 def without(document: dict[str, Any], name: str) -> dict[str, Any]:

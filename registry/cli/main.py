@@ -44,6 +44,7 @@ IN_PYTHON = {
 """Verbs that are no commands, and what does them."""
 SEE_WHERE = "See where: run again as safelatch --traceback ..."
 _EMPTY = re.compile(r"(--[a-z-]+=)?")
+_USERINFO = re.compile(r"(?<=//)[^/@\s]*@")  # of a URL: it may hold a password
 
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Registry", registry_commands.COMMANDS),
@@ -71,7 +72,7 @@ class _Root(click.Group):
             status = error.exit_code
         except click.ClickException as error:
             status = error.exit_code
-            message = " ".join(error.format_message().split())
+            message = " ".join(_USERINFO.sub("...@", error.format_message()).split())
             _print_error(invocation, "usage", message, _usage_hint(error))
         except SafelatchError as error:
             status = error.exit_code

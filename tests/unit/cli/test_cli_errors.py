@@ -136,3 +136,11 @@ def test_wrong_url_is_typed_wrong_and_keeps_its_password() -> None:
     outcome = safelatch("--db", "mysql://me:secret@host/db", "list")
     assert outcome.status == 2
     assert "secret" not in outcome.err
+
+
+@pytest.mark.parametrize("words", [("log", "show"), ("init",), ()])
+def test_password_of_a_url_in_the_wrong_place_is_not_repeated(words: tuple[str, ...]) -> None:
+    outcome = safelatch(*words, "https://me:secret@host/x")
+    assert outcome.status == 2
+    assert "https://...@host/x" in outcome.err
+    assert "secret" not in outcome.err

@@ -175,14 +175,14 @@ def quiet_libraries() -> Iterator[None]:
     level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
             yield
-    finally:
-        logging.set_verbosity(level)
-        if had_bars:
-            logging.enable_progress_bar()
+        finally:
+            logging.set_verbosity(level)
+            if had_bars:  # the Hub's client warns where its own variable forbids them
+                logging.enable_progress_bar()
 
 
 def _not_loaded(model: Identified, what: str, fact: str) -> UnsafeFormatError:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from registry.checkpoint.sketch import item_size, sample_count
+from registry.checkpoint.sketch import extent
+from registry.checkpoint.values import item_size
 from registry.digest import Digest, canonical_json, parse_digest, parse_json
 from registry.errors import (
     INSTALL_NEWER,
@@ -26,6 +27,10 @@ _MEMBERS = {
     "schema", "weights", "config", "config_digest", "tokenizer", "chat_template", "geometry",
     "samples",
 }  # fmt: skip
+_MEASURE_ANEW = (
+    "It was measured by a release before 0.1. Measure the base again, in a registry of its own: "
+    "safelatch --db NEW init, then safelatch --db NEW base add MODEL"
+)
 _OPTIONAL_DIGESTS = ("tokenizer", "chat_template")
 
 
@@ -46,14 +51,14 @@ class Entry:
     @property
     def sample_bytes(self) -> int:
         """Size of this tensor's samples."""
-        return sample_count(self.shape) * item_size(self.dtype)
+        return extent(self.shape).count * item_size(self.dtype)
 
     def to_list(self) -> list[Any]:
         """Return the JSON form: [name, dtype, shape, digest]."""
         return [self.name, self.dtype, list(self.shape), self.digest]
 
 
-def parse_record(data: bytes | memoryview, *, schema: str, per_tensor: int) -> dict[str, Any]:
+def parse_record(data: bytes | memoryview, *, schema: str, sampling: int) -> dict[str, Any]:
     """Return the members of the ``record`` payload, with digests and sampling checked.
 
     Raises:
@@ -66,17 +71,17 @@ def parse_record(data: bytes | memoryview, *, schema: str, per_tensor: int) -> d
         raise SchemaViolationError(
             "base record: expected an object.", ["$: not an object"], hint=REMAKE
         )
-    sampling = {"version": 1, "per_tensor": per_tensor}
-    for name, supported in (("schema", schema), ("samples", sampling)):
+    samples = {"version": sampling}
+    for name, supported in (("schema", schema), ("samples", samples)):
         got = document.get(name)
         if got != supported and _is_other_version(name, got):
             raise UnsupportedSchemaVersionError(
                 f"base record: expected {name} {supported}, got {got!r:.120}.",
-                hint=INSTALL_NEWER,
+                hint=_MEASURE_ANEW if name == "samples" and _is_old(got) else INSTALL_NEWER,
             )
     wrong = [f"$.{name}: missing" for name in sorted(_MEMBERS - set(document))]
     wrong += [f"$.{name:.80}: unknown" for name in sorted(set(document) - _MEMBERS)]
-    for name, supported in (("schema", schema), ("samples", sampling)):
+    for name, supported in (("schema", schema), ("samples", samples)):
         if name in document and not _is_same(document[name], supported):
             wrong.append(f"$.{name}: expected {supported}, got {document[name]!r:.80}")
     for name in ("weights", "config_digest", *_OPTIONAL_DIGESTS):
@@ -150,6 +155,10 @@ def _is_other_version(name: str, value: Any) -> bool:
     if name == "schema":
         return isinstance(value, str) and value.startswith(_FAMILY)
     return isinstance(value, dict) and type(value.get("version")) is int
+
+
+def _is_old(samples: Any) -> bool:
+    return isinstance(samples, dict) and samples.get("version") == 1
 
 
 def _entry(row: Any, where: str, wrong: list[str]) -> Entry | None:

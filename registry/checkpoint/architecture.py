@@ -21,6 +21,7 @@ __all__ = ["SITES", "Sites", "model_names", "sites_for"]
 _LLAMA_LIKE: dict[str, Any] = {
     "layer": "model.layers.{layer}",
     "attn_out": "self_attn.o_proj",
+    "mlp_out": "mlp.down_proj",
     "query": "self_attn.q_proj",
     "key": "self_attn.k_proj",
     "value": "self_attn.v_proj",
@@ -129,7 +130,7 @@ _ROWS = (
             ),
             Regrouped("block_sparse_moe.experts.{index}.w2.weight", "mlp.experts.down_proj"),
         ),
-        **_LLAMA_LIKE,
+        **_LLAMA_LIKE | {"mlp_out": "block_sparse_moe.experts.{index}.w2"},
     ),
     Sites(
         family="qwen2",
@@ -201,6 +202,7 @@ _ROWS = (
         family="gpt2",
         layer="transformer.h.{layer}",
         attn_out="attn.c_proj",
+        mlp_out="mlp.c_proj",
         query="attn.c_attn",
         key="attn.c_attn",
         value="attn.c_attn",

@@ -24,7 +24,7 @@ from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.config import computation_fields, config_digest
 from registry.checkpoint.geometry import read_geometry
 from registry.checkpoint.record import BaseRecord, Entry, entries_json
-from registry.checkpoint.sketch import item_size, positions, take
+from registry.checkpoint.sketch import Sampler
 from registry.checkpoint.texts import chat_template_digest, tokenizer_digest
 from registry.digest import digest_bytes, digest_pieces
 from registry.errors import RESTORE_CONFIG, GeometryError
@@ -127,18 +127,15 @@ def _tell(
 
 def _measure(checkpoint: Checkpoint, name: str) -> Measured:
     info = checkpoint.tensors[name]
-    where = positions(name, info.shape)
-    samples: list[bytes] = []
+    sampler = Sampler(name, info.dtype, info.shape)
 
     def sampled() -> Iterator[memoryview]:
-        first = 0
         for piece in checkpoint.pieces(name):
-            samples.append(take(piece, info.dtype, where, first=first))
-            first += len(piece) // item_size(info.dtype)
+            sampler.add(piece)
             yield piece
 
     entry = Entry(name, info.dtype, info.shape, digest_pieces(sampled()))
-    return entry, b"".join(samples)
+    return entry, sampler.bits()
 
 
 def _drop_tied_head(measured: dict[str, Measured], sites: Sites) -> None:

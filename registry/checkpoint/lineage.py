@@ -14,9 +14,10 @@ Rules:
   a base with no matrix to compare.
 - Samples estimate, digests are certain: an edit that no sample meets shows in ``changed`` alone.
 - Structure agrees when every tensor of every decoder layer of the base is there in its shape.
-  Embeddings of another shape and additional tensors are listed, and allowed; an output head that
-  only one of the two has is not.
-- Shapes are no identity: structure that agrees with a distance beyond bounds is ``unrelated``.
+  Additional tensors and embeddings with more or fewer rows are listed, and allowed; the rows that
+  both have count like any weights. An output head that only one of the two has is not allowed.
+- Shapes are no identity: structure that agrees with a distance beyond bounds is ``unrelated``, or
+  ``distant`` when the layers' matrices are still correlated with the base's.
 """
 
 from __future__ import annotations
@@ -27,17 +28,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.config import differing_fields
-from registry.checkpoint.sketch import to_float64
+from registry.checkpoint.pairs import common_rows, flat_bits
+from registry.checkpoint.values import to_float64
 
 if TYPE_CHECKING:
     from registry.checkpoint.architecture import Sites
     from registry.checkpoint.record import BaseRecord, Entry
 
-Relation = Literal["identical", "derived", "unrelated", "other-structure"]
+Relation = Literal["identical", "derived", "distant", "unrelated", "other-structure"]
 
 MAX_DISTANCE = 0.25
 """Beyond this a checkpoint is not called derived. Measured: a real full fine-tune 0.006, an nf4
 copy 0.09, another model of the same architecture 1.41."""
+MIN_CORRELATION = 0.5
+"""From this on weights are called related, however far. Other models: below 0.01."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Lineage:
         per_layer: The same for the matrices of each decoder layer of the base.
         vectors: Largest relative distance of a role of vectors; infinite when a role that was all
             zero no longer is.
+        correlation: Cosine of the two models' layer matrices as vectors, -1 to 1; 0 where it cannot
+            be estimated.
         changed: Tensors in both with another digest.
         missing: Tensors of the base alone, sorted.
         unexpected: Tensors of the child alone, sorted.
@@ -66,6 +72,7 @@ class Lineage:
     distance: float
     per_layer: tuple[float, ...]
     vectors: float
+    correlation: float
     changed: int
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -112,7 +119,7 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
     reshaped = tuple(name for name in shared if ours[name].shape != theirs[name].shape)
     missing = tuple(sorted(ours.keys() - theirs.keys()))
     unexpected = tuple(sorted(theirs.keys() - ours.keys()))
-    total, per_layer, vectors = _distances(base, child, sites)
+    total, per_layer, vectors, correlation = _distances(base, child, sites)
     differences = differing_fields(base.config, child.config)
     tokenizer_agrees = _agree(base.tokenizer, child.tokenizer)
     relation: Relation
@@ -125,13 +132,14 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
     elif max(total, vectors) <= max_distance:
         relation, level = "derived", 3
     else:
-        relation, level = "unrelated", 2
+        relation, level = "distant" if correlation >= MIN_CORRELATION else "unrelated", 2
     return Lineage(
         relation=relation,
         level=level,
         distance=total,
         per_layer=per_layer,
         vectors=vectors,
+        correlation=correlation,
         changed=sum(ours[name].digest != theirs[name].digest for name in shared),
         missing=missing,
         unexpected=unexpected,
@@ -162,17 +170,20 @@ def _finite(value: float) -> float | None:
 
 def _distances(
     base: BaseRecord, child: BaseRecord, sites: Sites
-) -> tuple[float, tuple[float, ...], float]:
+) -> tuple[float, tuple[float, ...], float, float]:
     theirs = {entry.name: entry for entry in child.entries}
-    total, layers = Squares(), [Squares() for _ in range(base.geometry.layers)]
+    total, stack, layers = Squares(), Squares(), [Squares() for _ in range(base.geometry.layers)]
     roles: dict[str, Squares] = {}
     for entry in base.entries:
         other = theirs.get(entry.name)
-        if other is None or other.shape != entry.shape or not entry.numel:
+        if other is None or not entry.numel:
             continue
         if entry.name.endswith(sites.recomputed):  # no weights: a mask of ones would dilute them
             continue
-        change, size = _mean_squares(base, child, entry, other)
+        if other.shape != entry.shape:
+            _add_common_rows(base, child, entry, total)
+            continue
+        change, size, product = _mean_squares(base, child, entry, other)
         layer = sites.layer_of(entry.name)
         if len(entry.shape) < 2:
             roles.setdefault(vector_role(sites, entry.name), Squares()).add(
@@ -182,25 +193,42 @@ def _distances(
                 continue
         for squares in (total, *(() if layer is None else (layers[layer],))):
             squares.add(change * entry.numel, size * entry.numel)
+        if layer is not None:
+            stack.add(change * entry.numel, size * entry.numel, product * entry.numel)
     vectors = max((squares.ratio() for squares in roles.values()), default=0.0)
-    return total.ratio(), tuple(squares.ratio() for squares in layers), vectors
+    distances = tuple(squares.ratio() for squares in layers)
+    return total.ratio(), distances, vectors, stack.correlation()
+
+
+def _add_common_rows(base: BaseRecord, child: BaseRecord, entry: Entry, total: Squares) -> None:
+    """Add what both have of an embedding that gained or lost rows."""
+    import numpy as np
+
+    rows = common_rows(base, child, entry.name)
+    if rows is None:
+        return
+    ours, theirs = rows
+    with np.errstate(invalid="ignore", over="ignore"):
+        change, size = float(np.mean((theirs - ours) ** 2)), float(np.mean(ours**2))
+    total.add(change * entry.numel, size * entry.numel)
 
 
 def _mean_squares(
     base: BaseRecord, child: BaseRecord, ours: Entry, theirs: Entry
-) -> tuple[float, float]:
-    """Return the mean squares of the change and of the base's values in one tensor."""
+) -> tuple[float, float, float]:
+    """Return the mean of the change's squares, the base's squares, and base times child."""
     import numpy as np
 
     with np.errstate(invalid="ignore", over="ignore"):
-        values = to_float64(base.samples[ours.name], ours.dtype)
+        values = to_float64(flat_bits(base, ours), ours.dtype)
         size = float(np.mean(values**2))
         if (ours.dtype, ours.digest) == (theirs.dtype, theirs.digest):
-            return 0.0, size
-        others = to_float64(child.samples[theirs.name], theirs.dtype)
+            return 0.0, size, size
+        others = to_float64(flat_bits(child, theirs), theirs.dtype)
         if others.shape != values.shape:  # complex against real
-            return math.inf, size
-        return float(np.mean((others - values) ** 2)), size
+            return math.inf, size, 0.0
+        change = float(np.mean((others - values) ** 2))
+        return change, size, float(np.mean(others * values))
 
 
 @dataclass(slots=True)
@@ -209,12 +237,14 @@ class Squares:
 
     change: float = 0.0
     size: float = 0.0
+    product: float = 0.0
     tensors: int = 0
 
-    def add(self, change: float, size: float) -> None:
+    def add(self, change: float, size: float, product: float = 0.0) -> None:
         """Add those of one tensor."""
         self.change += change
         self.size += size
+        self.product += product
         self.tensors += 1
 
     def ratio(self) -> float:
@@ -224,3 +254,10 @@ class Squares:
         if self.size == 0.0 or not (math.isfinite(self.change) and math.isfinite(self.size)):
             return math.inf
         return math.sqrt(self.change / self.size)
+
+    def correlation(self) -> float:
+        """Return the cosine of what was changed and what it became; 0 where there is none."""
+        became = self.change - self.size + 2 * self.product  # |c|^2 = |c - b|^2 - |b|^2 + 2 b.c
+        if not math.isfinite(became) or became <= 0 or self.size <= 0:
+            return 0.0
+        return self.product / math.sqrt(self.size * became)

@@ -19,7 +19,7 @@ from registry.checkpoint._payloads import Entry, parse_entries, parse_record, sp
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.config import config_digest
 from registry.checkpoint.geometry import Geometry, read_geometry
-from registry.checkpoint.sketch import PER_TENSOR
+from registry.checkpoint.sketch import VERSION, extent
 from registry.digest import Digest, canonical_json, digest_bytes, digest_json
 from registry.errors import DigestMismatchError, GeometryError, SchemaViolationError, listed
 
@@ -88,7 +88,7 @@ class BaseRecord:
             "tokenizer": self.tokenizer,
             "chat_template": self.chat_template,
             "geometry": self.geometry.to_dict(),
-            "samples": {"version": 1, "per_tensor": PER_TENSOR},
+            "samples": {"version": VERSION},
         }
         return {
             "record": canonical_json(record),
@@ -112,7 +112,7 @@ class BaseRecord:
             wrong = [f"$.{name}: missing" for name in names if name not in payloads]
             wrong += [f"$.{name:.80}: unknown" for name in sorted(set(payloads) - set(names))]
             raise SchemaViolationError("base record: expected three payloads.", wrong, hint=_HINT)
-        stated = parse_record(payloads["record"], schema=SCHEMA, per_tensor=PER_TENSOR)
+        stated = parse_record(payloads["record"], schema=SCHEMA, sampling=VERSION)
         got = digest_bytes(payloads["entries"])
         if got != stated["weights"]:
             raise DigestMismatchError(
@@ -137,7 +137,8 @@ class BaseRecord:
         wrong = [
             f"$[{index}]: samples of {entry.name!r:.120}, which are all of it, have another digest"
             for index, entry in enumerate(self.entries)
-            if entry.numel <= PER_TENSOR and digest_bytes(self.samples[entry.name]) != entry.digest
+            if extent(entry.shape).is_whole
+            and digest_bytes(self.samples[entry.name]) != entry.digest
         ]
         if wrong:
             raise DigestMismatchError(

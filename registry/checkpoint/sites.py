@@ -74,6 +74,7 @@ class Sites:
         family: ``model_type`` of the config.
         layer: Name of decoder layer ``{layer}``, 0-based.
         attn_out: Output projection of attention, under the layer.
+        mlp_out: Output projection of the MLP, under the layer; ``{index}`` stands for a number.
         query: Query projection, under the layer.
         key: Key projection, under the layer.
         value: Value projection, under the layer. One name for two or three of these is one module
@@ -100,6 +101,7 @@ class Sites:
     family: str
     layer: str
     attn_out: str
+    mlp_out: str
     query: str
     key: str
     value: str
@@ -155,6 +157,15 @@ class Sites:
     def out_features(self, shape: tuple[int, ...]) -> int:
         """Return the output width of a weight of this ``shape``."""
         return shape[1 if self.transposed else 0]
+
+    def writes_residual(self, tensor_name: str) -> bool:
+        """Return whether it is a weight whose outputs are added to the residual stream."""
+        layer = self.layer_of(tensor_name)
+        if layer is None:
+            return False
+        ends = "|".join(re.escape(end) for end in (self.attn_out, self.mlp_out))
+        pattern = rf"{re.escape(self.layer_prefix(layer))}\.({ends})\.weight"
+        return re.fullmatch(pattern.replace(r"\{index\}", _NUMBER), tensor_name) is not None
 
     def place_of(self, tensor_name: str) -> Place:
         """Return where a live model keeps the stored tensor; most are kept under their own name."""

@@ -1,9 +1,9 @@
 """Sampled values of a live model, against those of a record.
 
-A record holds up to 1,024 values of every tensor in raw bits. After loading, the same positions of
-each live parameter must hold these values, cast as the loader casts: this closes the gap between
-checking files and loading them. For a model that came from elsewhere, the same positions tell how
-far it is from a base.
+A record holds a sketch of every tensor: raw bits at known positions. After loading, the same
+positions of each live parameter must hold these values, cast as the loader casts: this closes the
+gap between checking files and loading them. For a model that came from elsewhere, the flat part of
+the sketch tells how far it is from a base.
 
 A loader may put stored tensors together (the experts of a mixture become one parameter). The row of
 sites says where each of them went, and its values are looked for there.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.lineage import Squares, vector_role
-from registry.checkpoint.sketch import positions
+from registry.checkpoint.sketch import extent, positions
 from registry.errors import VerificationError, listed
 from registry.live.attach import attached_shifts, original_bias
 
@@ -152,8 +152,9 @@ def live_distance(model: nn.Module, base: BaseRecord) -> float:
             if sites.layer_of(entry.name) is None:
                 continue
             return math.inf
-        ours = _decode(base.samples[entry.name], entry.dtype).double()
-        where = torch.from_numpy(positions(entry.name, entry.shape)).to(held.device)
+        flat = extent(entry.shape).flat
+        ours = _decode(base.samples[entry.name], entry.dtype)[:flat].double()
+        where = torch.from_numpy(positions(entry.name, entry.shape)[:flat]).to(held.device)
         theirs = held.reshape(-1)[where].cpu().double()
         change, size = float(((theirs - ours) ** 2).mean()), float((ours**2).mean())
         role = vector_role(sites, entry.name)

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.checkpoint.sketch import to_float64
+from registry.checkpoint.values import to_float64
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

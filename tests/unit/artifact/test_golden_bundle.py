@@ -1,7 +1,8 @@
-"""Wire format v1, frozen: the same values give these bytes, and these bytes give these values.
+"""Wire format v2, frozen: the same values give these bytes, and these bytes give these values.
 
-A changed byte here is a changed format: old bundles would get other digests. Then a version 2 gets a
-folder of its own; this one is never edited. Made once by ``python tests/unit/artifact/<this file>``.
+A changed byte here is a changed format: old bundles would get other digests. Then the next version
+gets a folder of its own; these are never edited. ``v1`` is what was written before the first release
+(docs/decisions/0006); it is refused. Made once by ``python tests/unit/artifact/<this file>``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
+import pytest
 from support.tiny_models import Tensor, llama_config, tensor_shapes, write_checkpoint
 
 from registry.artifact.bundle import Bundle, make_bundle, read_bundle, write_bundle
@@ -21,12 +23,14 @@ from registry.artifact.manifest import BaseIdentity, Manifest
 from registry.checkpoint.fingerprint import fingerprint
 from registry.checkpoint.reader import Checkpoint
 from registry.checkpoint.record import BaseRecord
+from registry.errors import UnsupportedSchemaVersionError
 from registry.kinds import parse_body
 from registry.kinds.safety_lock.body import LockBody
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "v1" / "safety-lock"
+GOLDEN = Path(__file__).parents[2] / "golden" / "v2" / "safety-lock"
+BEFORE = GOLDEN.parents[1] / "v1" / "safety-lock"
 WEIGHTS = "blake3:45e943119e69cbcc0cf3d0969228da1926a3d2fa704e71f4cfae48f7019ad29d"
-ARTIFACT = "blake3:41f18234ffb9e3ddb5ec0e517e52d91abae8b67b4965df032152d2a71bedf0d4"
+ARTIFACT = "blake3:dabdec280348b2ca56b7d1692fea0cb5d98f2e2de9c27f3ebd94ad9603c31d3b"
 
 
 def golden_record(folder: Path) -> BaseRecord:
@@ -84,7 +88,7 @@ def golden_bundle(folder: Path) -> Bundle:
 def test_the_same_values_give_the_frozen_bytes(tmp_path: Path) -> None:
     made = golden_bundle(tmp_path / "model")
     for name, data in made.files.items():
-        assert data == (GOLDEN / name).read_bytes(), f"{name} has other bytes than format v1"
+        assert data == (GOLDEN / name).read_bytes(), f"{name} has other bytes than format v2"
 
 
 def test_the_frozen_bytes_give_the_frozen_digests_and_values() -> None:
@@ -97,6 +101,17 @@ def test_the_frozen_bytes_give_the_frozen_digests_and_values() -> None:
     assert body.heads == ((1, 3), (0, 0))
     assert [round(float(value), 6) for value in body.directions[1][:3]] == [0, 0.6, -0.8]
     assert (body.alpha, body.alpha_range, body.sigma.tolist()) == (1.5, (0.0, 2.0), [0.5, 0.25])
+
+
+def test_a_bundle_from_before_the_first_release_is_refused_with_the_way_out() -> None:
+    bundle = read_bundle(BEFORE)
+    with pytest.raises(UnsupportedSchemaVersionError) as caught:
+        BaseRecord.from_tensors(bundle.base_tensors())
+    assert caught.value.message == (
+        "base record: expected samples {'version': 2}, got {'per_tensor': 1024, 'version': 1}."
+    )
+    assert caught.value.hint is not None
+    assert "Measure the base again" in caught.value.hint
 
 
 if __name__ == "__main__":

@@ -85,8 +85,24 @@ def test_large_vectors_do_not_hide_another_models_matrices(record):
 
 def test_the_bound_is_the_callers(record):
     tuned = record(fine_tune(TENSORS, 1e-2))
-    assert judge(record(), tuned, max_distance=1e-3).relation == "unrelated"
+    assert judge(record(), tuned, max_distance=1e-3).relation == "distant"
     assert judge(record(), tuned, max_distance=0.1).relation == "derived"
+
+
+@pytest.mark.parametrize(("relative", "relation"), [(0.5, "distant"), (4.0, "unrelated")])
+def test_weights_beyond_the_bound_are_related_while_they_are_correlated(record, relative, relation):
+    found = judge(record(), record(fine_tune(TENSORS, relative)))
+    assert (found.relation, found.level, found.is_descendant) == (relation, 2, False)
+    expected = 1 / math.sqrt(1 + relative**2)  # noise of this size, independent of the base
+    assert found.correlation == pytest.approx(expected, abs=0.05)
+
+
+def test_other_words_under_a_larger_vocabulary_are_no_extension(record):
+    rows = np.concatenate([make_tensors(CONFIG, seed=9)[EMBEDDING].values, np.zeros((8, 48))])
+    extended = TENSORS | {EMBEDDING: tensor(rows)}
+    found = judge(record(), record(extended, llama_config(vocab_size=104)))
+    assert found.relation == "distant"
+    assert found.distance > 0.25
 
 
 def test_a_cast_is_derived_and_near(record):

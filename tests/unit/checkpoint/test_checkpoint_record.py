@@ -86,8 +86,8 @@ def test_a_missing_or_additional_payload_is_refused(record, name):
     "change",
     [
         lambda document: document.update(schema="safelatch/base-record/v2"),
-        lambda document: document.update(samples={"version": 2, "per_tensor": 64}),
-        lambda document: document.update(samples={"version": 1, "per_tensor": 64}),
+        lambda document: document.update(samples={"version": 3}),
+        lambda document: document.update(samples={"version": 1, "per_tensor": 1024}),
     ],
 )
 def test_another_version_is_told_apart_from_a_broken_record(record, change):

@@ -14,7 +14,7 @@ from support.locks import fine_tuned, packaged_planted, read_record
 
 from registry import load_protected, protect
 from registry.artifact.bundle import make_bundle, write_bundle
-from registry.checkpoint.sketch import PER_TENSOR
+from registry.checkpoint.sketch import extent
 from registry.errors import (
     CompatibilityError,
     DigestMismatchError,
@@ -48,7 +48,7 @@ def copied(world, tmp_path, **config):
 
 def with_samples_of(ours, theirs):
     """Return our record with their samples, but where samples are the whole tensor: that is seen."""
-    large = {entry.name for entry in ours.entries if entry.numel > PER_TENSOR}
+    large = {entry.name for entry in ours.entries if not extent(entry.shape).is_whole}
     return replace(ours, samples=ours.samples | {name: theirs.samples[name] for name in large})
 
 

@@ -13,14 +13,17 @@ from registry.plainfile import read_plain
 from registry.reference import is_repo_id
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from registry.tensorfile import Header
 
 DOWNLOAD = "Get the model's files again: hf download NS/NAME --local-dir DIR"
 """Hint of every error about files of a checkpoint that cannot be used."""
 INDEX_LIMIT = 32 << 20
 """Most bytes of an index. A tensor takes about 100 bytes: this is room for 300,000."""
-_ONE_FILE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+ONE_FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 _BUNDLE = frozenset({"base.safetensors", "tensors.safetensors"})
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+-]{0,240}\.safetensors")
 
@@ -61,7 +64,7 @@ def find_layout(path: Path) -> Layout:
         raise CheckpointNotFoundError(
             f"expected a checkpoint at {path}, found nothing.", hint=_missing_hint(path)
         )
-    one, index = path / _ONE_FILE, path / _INDEX
+    one, index = path / ONE_FILE, path / INDEX
     for file in (one, index):
         if os.path.lexists(file) and not file.is_file():
             raise UnsafeFormatError(
@@ -69,9 +72,9 @@ def find_layout(path: Path) -> Layout:
                 hint=DOWNLOAD,
             )
     if one.is_file() and index.is_file():
-        raise _ambiguous(path, [_ONE_FILE, _INDEX])
+        raise _ambiguous(path, [ONE_FILE, INDEX])
     if index.is_file():
-        weight_map = _read_index(index)
+        weight_map = parse_index(read_plain(index, limit=INDEX_LIMIT, hint=DOWNLOAD))
         files = tuple(path / name for name in sorted(set(weight_map.values())))
         absent = [file.name for file in files if not file.is_file()]
         if absent:
@@ -101,7 +104,7 @@ def _only_other(folder: Path) -> Path:
         raise _ambiguous(folder, [file.name for file in candidates])
     if not candidates:
         raise CheckpointNotFoundError(
-            f"expected {_ONE_FILE} or {_INDEX} in {folder}, found neither.",
+            f"expected {ONE_FILE} or {INDEX} in {folder}, found neither.",
             hint=_folder_hint(folder),
         )
     return candidates[0]
@@ -114,13 +117,17 @@ def _ambiguous(folder: Path, names: list[str]) -> UnsafeFormatError:
     )
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    data = read_plain(path, limit=INDEX_LIMIT, hint=DOWNLOAD)
-    document = parse_json(data, what=path.name, limit=INDEX_LIMIT, hint=DOWNLOAD)
+def parse_index(data: bytes, *, what: str = INDEX) -> dict[str, str]:
+    """Return the weight map of an index: tensor name to file name.
+
+    Raises:
+        UnsafeFormatError: it is not strict JSON, or names something else than plain files.
+    """
+    document = parse_json(data, what=what, limit=INDEX_LIMIT, hint=DOWNLOAD)
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise UnsafeFormatError(
-            f"{path.name}: expected a weight_map with at least one tensor.", hint=DOWNLOAD
+            f"{what}: expected a weight_map with at least one tensor.", hint=DOWNLOAD
         )
     wrong = [
         f"{name!r:.120}: {file!r:.120}"
@@ -129,11 +136,35 @@ def _read_index(path: Path) -> dict[str, str]:
     ]
     if wrong:
         raise UnsafeFormatError(
-            f"{path.name}: expected the plain name of a .safetensors file beside the index for "
+            f"{what}: expected the plain name of a .safetensors file beside the index for "
             f"every tensor, got {len(wrong)} others:{listed(wrong)}",
             hint=DOWNLOAD,
         )
     return weight_map
+
+
+def contradictions(
+    headers: Mapping[str, Header], weight_map: Mapping[str, str] | None
+) -> list[str]:
+    """Return what the headers of a checkpoint's files and its index say against each other.
+
+    Args:
+        headers: File name to header, of every file of the checkpoint.
+        weight_map: Tensor name to file name, from the index; ``None`` without an index.
+    """
+    places: dict[str, str] = {}
+    findings = []
+    for file, header in headers.items():
+        for entry in header.entries:
+            name = entry.name
+            if name in places:
+                findings.append(f"{name!r:.120}: in {places[name]} and {file}")
+            elif weight_map is not None and weight_map.get(name) != file:
+                said = weight_map.get(name, "no file")
+                findings.append(f"{name!r:.120}: the index says {said}, it is in {file}")
+            places[name] = file
+    absent = sorted(set(weight_map or ()) - set(places))
+    return findings + [f"{name!r:.120}: in the index, in no file" for name in absent]
 
 
 def _missing_hint(path: Path) -> str:

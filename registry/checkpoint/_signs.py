@@ -6,6 +6,7 @@ Thresholds were set on real weights (docs/lineage.md has what they get right and
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from registry.checkpoint.levels import quantisers
 from registry.checkpoint.lineage import judge
 from registry.checkpoint.pairs import pairs
-from registry.checkpoint.ranks import MOST_RANK, direction_of, rank_of
+from registry.checkpoint.ranks import direction_of, rank_of
 from registry.checkpoint.sketch import splitmix64
 from registry.checkpoint.values import PRECISION, held_in, steps
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from registry.checkpoint.ranks import Direction
     from registry.checkpoint.record import BaseRecord
     from registry.checkpoint.sites import Sites
+    from registry.checkpoint.values import Values
 
 Kind = Literal[
     "identical", "cast", "fine-tune", "sparse-edit", "merged-lora", "quantised-int8",
@@ -33,7 +35,7 @@ Kind = Literal[
 
 _MOST = 0.9  # of what is asked: almost every one
 _SHARED, _EXPLAINED, _FIRST = 0.8, 0.3, 0.5
-_ROUNDING, _HALF = 1.3, 0.5
+_ROUNDING, _HALF, _LOW_RANK = 1.3, 0.5, 0.75
 _SPARSE, _STEPS = 0.1, 2.0
 _FEW = 3
 _COMBINED = 0.95
@@ -65,7 +67,8 @@ def _quantised(moved: Sequence[Pair], sites: Sites, figures: dict[str, Any]) -> 
     import numpy as np
 
     del sites
-    matrices = [pair for pair in moved if pair.is_matrix and pair.layer is not None]
+    matrices = [pair for pair in moved if pair.is_matrix]
+    matrices = [pair for pair in matrices if pair.layer is not None] or matrices
     some = np.argsort(splitmix64(0, len(matrices)))[:_LOOKED_AT]  # of all roles and layers
     made: Counter[str | None] = Counter()
     for pair in (matrices[index] for index in some):
@@ -125,14 +128,14 @@ def _merged_lora(moved: Sequence[Pair], sites: Sites, figures: dict[str, Any]) -
     low = [
         rank
         for rank in ranks
-        if 0 < rank.rank <= MOST_RANK and rank.residual <= _ROUNDING and rank.explained >= _HALF
+        if rank.is_low and rank.residual <= _ROUNDING and rank.explained >= _HALF
     ]
     figures |= {
         "rank": round(median(rank.rank for rank in ranks)),
         "beside_rank": short(median(rank.residual for rank in ranks)),
         "low_rank_share": short(len(low) / len(ranks)),
     }
-    if len(low) < _MOST * len(ranks):
+    if len(low) < _LOW_RANK * len(ranks):
         return None
     figures["rank"] = max(rank.rank for rank in low)
     return "merged-lora"
@@ -154,35 +157,57 @@ def is_merge(
     others: Sequence[tuple[str, BaseRecord]],
     figures: dict[str, Any],
 ) -> bool:
-    """Fit the change by the changes of ``others``; write their weights into ``figures``."""
+    """Fit the change by the changes of ``others``; write their shares into ``figures``.
+
+    It is a merge when they explain nearly all of it, or most of it and what is left is what
+    rounding leaves.
+    """
     import numpy as np
 
-    names = {pair.name: pair for pair in moved if pair.is_matrix}
-    columns, kept = [], []
-    for name, record in others:
-        if record.weights in {base.weights, child.weights}:
-            continue
-        if not judge(base, record).is_descendant:
-            continue
-        theirs = {pair.name: pair.flat(pair.theirs - pair.ours) for pair in pairs(base, record)}
-        if not names.keys() <= theirs.keys():
-            continue
-        columns.append(np.concatenate([theirs[each] for each in names]))
-        kept.append(name)
-    if not columns:
+    names = [pair.name for pair in moved if pair.is_matrix]
+    parents = {
+        name: found
+        for name, record in others
+        if record.weights not in {base.weights, child.weights}
+        and judge(base, record).is_descendant
+        and set(names) <= (found := {pair.name: pair for pair in pairs(base, record)}).keys()
+    }
+    if not parents or not names:
         return False
-    change = np.concatenate([pair.flat(pair.theirs - pair.ours) for pair in names.values()])
+    made = {pair.name: pair for pair in moved}
     weights = np.concatenate(
-        [np.full(pair.extent.flat, (pair.base.numel / pair.extent.flat) ** 0.5)
-         for pair in names.values()]
-    )  # fmt: skip
-    left = np.stack(columns, axis=1) * weights[:, None]
-    right = change * weights
-    share, *_ = np.linalg.lstsq(left, right, rcond=None)
-    rest = float(((left @ share - right) ** 2).sum() / (right**2).sum())
-    figures["merge_explained"] = short(1 - rest)
-    figures["parents"] = {name: short(float(x)) for name, x in zip(kept, share, strict=True)}
-    return 1 - rest >= _COMBINED
+        [
+            np.full(
+                made[name].extent.flat, math.sqrt(made[name].base.numel / made[name].extent.flat)
+            )
+            for name in names
+        ]
+    )
+    columns = [_moves([found[name] for name in names])[0] * weights for found in parents.values()]
+    change, rounding = (each * weights for each in _moves([made[name] for name in names]))
+    left = np.stack(columns, axis=1)
+    shares, *_ = np.linalg.lstsq(left, change, rcond=None)
+    rest = float(((left @ shares - change) ** 2).sum())
+    noise = float((rounding**2).sum()) * (1 + float((shares**2).sum()))  # parents are rounded too
+    explained = 1 - rest / float((change**2).sum())
+    figures |= {
+        "merge_explained": short(explained),
+        "beside_merge": short(math.sqrt(rest / noise)),
+        "parents": {name: short(float(s)) for name, s in zip(parents, shares, strict=True)},
+    }
+    return explained >= _COMBINED or (explained >= _HALF and rest <= _ROUNDING**2 * noise)
+
+
+def _moves(chosen: Sequence[Pair]) -> tuple[Values, Values]:
+    """Return the changes of all flat samples, and what rounding leaves in each, one deviation."""
+    import numpy as np
+
+    changes = [pair.flat(pair.theirs - pair.ours) for pair in chosen]
+    rounding = [
+        steps(pair.flat(pair.theirs), held_in(pair.theirs, pair.child.dtype)) / math.sqrt(12)
+        for pair in chosen
+    ]
+    return np.concatenate(changes), np.concatenate(rounding)
 
 
 def short(value: float) -> float:
@@ -190,5 +215,5 @@ def short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-SIGNS = (_quantised, _abliterated, _merged_lora, _sparse)
+SIGNS = (_quantised, _abliterated, _sparse, _merged_lora)
 """From the particular to the general."""

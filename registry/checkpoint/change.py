@@ -9,10 +9,10 @@ that the others do not leave:
   levels that the base's do not (``levels``).
 - ``abliterated``: what writes to the residual stream changed mostly in one direction of it, shared
   by all layers or by the matrices of each (``ranks.direction_of``).
-- ``merged-lora``: in almost every changed matrix the change has a low rank, and beside it nothing
-  but rounding.
 - ``sparse-edit``: few weights changed, by far more than the dtype's smallest step; or at
   most three matrices did.
+- ``merged-lora``: in almost every changed matrix the change has a low rank, and beside it nothing
+  but rounding.
 - ``merge``: the change is a combination of the changes of other models that are known.
 - ``vocabulary-extended``: embeddings grew and their first rows, and all else, are the base's.
 - ``fine-tune``: what is left within the distance bound: many weights changed, in many directions. A

@@ -73,14 +73,15 @@ def quantisers(pair: Pair, precision: float) -> list[str | None]:
 def _signatures(runs: Values, precision: float) -> dict[str, Flags]:
     import numpy as np
 
-    blocks = runs.reshape(-1, 32)
-    made: dict[str, Flags] = {"nf4": _is_nf4(runs, precision)}
-    with np.errstate(divide="ignore", invalid="ignore"):
+    blocks, sixteens = runs.reshape(-1, 32), runs.reshape(-1, 16)
+    made: dict[str, Flags] = {}
+    with np.errstate(divide="ignore", invalid="ignore"):  # a run of zeros has no levels
+        made["nf4"] = _is_nf4(runs, precision)
         for name, flags in _gguf(blocks, precision):
             made[name] = _all(flags.reshape(-1, 2))
-    made["4bit"] = np.array([len(np.unique(run)) <= _LEVELS_4BIT for run in runs])
-    made["int8"] = _is_multiple(runs, 127, precision)
-    made["Q6_K"] = _all(_is_multiple(runs.reshape(-1, 16), 32, precision).reshape(-1, 4))
+        made["4bit"] = np.array([len(np.unique(run)) <= _LEVELS_4BIT for run in runs])
+        made["int8"] = _is_multiple(runs, 127, precision)
+        made["Q6_K"] = _all(_is_multiple(sixteens, 32, precision).reshape(-1, 4))
     return made
 
 
@@ -130,20 +131,28 @@ def _is_multiple(rows: Values, most: int, precision: float) -> Flags:
     smallest = np.sort(np.where(magnitudes > 0, magnitudes, np.inf), axis=1)[:, :4]
     candidates = (smallest[:, :, None] / np.arange(1, 7)).reshape(len(rows), -1)
     steps = np.where(np.isfinite(candidates), candidates, 0.0)[:, :, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for bound in (8, 24, most):
-            counts = np.rint(magnitudes[:, None, :] / steps)
-            counts = np.where(counts <= bound, counts, 0.0)
-            fitted = (counts * magnitudes[:, None, :]).sum(2) / (counts**2).sum(2)
-            steps = fitted[:, :, None]
-        multiples = magnitudes[:, None, :] / steps
-        fits = _are_whole(multiples, multiples, precision)
-        countable = np.rint(multiples).max(axis=2) <= most
-    flags: Flags = np.any(fits & countable, axis=1)
-    return flags
+    for bound in (8, 24, most):
+        counts = np.rint(magnitudes[:, None, :] / steps)
+        counts = np.where(counts <= bound, counts, 0.0)
+        fitted = (counts * magnitudes[:, None, :]).sum(2) / (counts**2).sum(2)
+        steps = fitted[:, :, None]
+    multiples = magnitudes[:, None, :] / steps
+    fits = _are_whole(multiples, multiples, precision)
+    fits &= multiples.max(axis=2) < most + 0.5
+    return _any(fits)
 
 
 def _all(flags: Flags) -> Flags:
     """Return whether each row is true throughout."""
-    rows: Flags = flags.all(axis=-1)
+    import numpy as np
+
+    rows: Flags = np.logical_and.reduce(flags, axis=-1)
+    return rows
+
+
+def _any(flags: Flags) -> Flags:
+    """Return whether each row is true somewhere."""
+    import numpy as np
+
+    rows: Flags = np.logical_or.reduce(flags, axis=-1)
     return rows

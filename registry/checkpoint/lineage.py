@@ -13,9 +13,10 @@ Rules:
 - A sample that is not finite, in a vector too, makes the distance infinite, never small; so does
   a base with no matrix to compare.
 - Samples estimate, digests are certain: an edit that no sample meets shows in ``changed`` alone.
-- Structure agrees when every tensor of every decoder layer of the base is there in its shape.
-  Additional tensors and embeddings with more or fewer rows are listed, and allowed; the rows that
-  both have count like any weights. An output head that only one of the two has is not allowed.
+- Structure agrees when the geometry does, and every tensor of every decoder layer of the base is
+  there in its shape. Additional tensors and embeddings with more or fewer rows are listed, and
+  allowed; the rows that both have count like any weights. An output head that only one of the two
+  has is not allowed.
 - Shapes are no identity: structure that agrees with a distance beyond bounds is ``unrelated``, or
   ``distant`` when the layers' matrices are still correlated with the base's.
 """
@@ -125,8 +126,10 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
     relation: Relation
     if base.weights == child.weights:
         relation, level = "identical", 4
-    elif any(_is_structure(sites, name) for name in (*missing, *reshaped)) or (
-        sites.head in missing or sites.head in unexpected
+    elif (
+        base.geometry != child.geometry
+        or any(_is_structure(sites, name) for name in (*missing, *reshaped))
+        or sites.head in {*missing, *unexpected}
     ):
         relation, level = "other-structure", int(not differences and tokenizer_agrees is True)
     elif max(total, vectors) <= max_distance:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from registry.checkpoint.pairs import Pair
 
-MOST_RANK = 32
-"""The largest rank that a grid of 48 by 48 shows."""
+_LOW = 2 / 3  # of all singular values: 32 on a grid of 48 by 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +26,23 @@ class Rank:
 
     Attributes:
         rank: Singular values that rounding does not explain.
+        of: Singular values in all.
         explained: Share of the change's squares in these, 0 to 1.
-        residual: Root mean square of the rest, in units of what rounding makes.
+        residual: Root mean square of the rest, in units of what rounding leaves beside as many
+            singular values: 1 when there is nothing but rounding.
         first: Share of the change's squares in the largest.
     """
 
     rank: int
+    of: int
     explained: float
     residual: float
     first: float
+
+    @property
+    def is_low(self) -> bool:
+        """Whether it is far enough below the largest rank that could be seen."""
+        return 0 < self.rank <= _LOW * self.of
 
 
 def rank_of(pair: Pair, dtype: str) -> Rank | None:
@@ -58,8 +65,11 @@ def rank_of(pair: Pair, dtype: str) -> Rank | None:
     rest = float(squares[rank:].sum())
     return Rank(
         rank=rank,
+        of=len(values),
         explained=1.0 - rest / float(squares.sum()),
-        residual=math.sqrt(rest / float(noise.sum())),
+        residual=math.sqrt(rest / float(noise.sum())) / (1 - rank / len(values))
+        if rank < len(values)
+        else 0.0,
         first=float(squares[0] / squares.sum()),
     )
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from registry.checkpoint._layout import DOWNLOAD, find_layout
+from registry.checkpoint._layout import DOWNLOAD, contradictions, find_layout
 from registry.checkpoint.architecture import model_names
 from registry.digest import Digest, digest_json, parse_json
 from registry.errors import CheckpointNotFoundError, EvidenceError, UnsafeFormatError, listed
@@ -63,6 +63,7 @@ class Checkpoint:
     Attributes:
         path: What was opened.
         folder: The folder with the config and the tokenizer.
+        files: The safetensors files, sorted.
         tensors: Every tensor by the name that the whole model gives it, sorted.
         config: The parsed ``config.json``; empty for a single file without one beside it.
     """
@@ -71,8 +72,10 @@ class Checkpoint:
         layout = find_layout(path)
         self.path = path
         self.folder = layout.folder
+        self.files = layout.files
         self._files: dict[Path, FileIO] = {}
         self._sizes: dict[Path, int] = {}
+        self._buffers: list[memoryview] = []
         self._seeking = Lock()
         self._watched = [
             *layout.watched,
@@ -138,11 +141,17 @@ class Checkpoint:
         size = os.fstat(file.fileno()).st_size
         if size != self._sizes[info.path]:
             raise self._changed(info.path, size)
-        buffer = memoryview(bytearray(min(PIECE, info.nbytes)))
-        for start in range(0, info.nbytes, PIECE):
-            piece = buffer[: min(PIECE, info.nbytes - start)]
-            self._read_into(piece, file, info, start)
-            yield piece
+        try:
+            buffer = self._buffers.pop()  # one a thread: fresh memory costs as much as the reading
+        except IndexError:
+            buffer = memoryview(bytearray(PIECE))
+        try:
+            for start in range(0, info.nbytes, PIECE):
+                piece = buffer[: min(PIECE, info.nbytes - start)]
+                self._read_into(piece, file, info, start)
+                yield piece
+        finally:
+            self._buffers.append(buffer)
 
     def read(self, name: str) -> bytes:
         """Return all bytes of tensor ``name``; raises like ``pieces``."""
@@ -205,28 +214,22 @@ class Checkpoint:
     def _read_headers(
         self, files: tuple[Path, ...], weight_map: dict[str, str] | None
     ) -> dict[str, TensorInfo]:
-        tensors: dict[str, TensorInfo] = {}
-        findings: list[str] = []
-        for path, header in self._open_all(files):
-            for entry in header.entries:
-                name = entry.name
-                if name in tensors:
-                    findings.append(f"{name!r:.120}: in {tensors[name].path.name} and {path.name}")
-                elif weight_map is not None and weight_map.get(name) != path.name:
-                    said = weight_map.get(name, "no file")
-                    findings.append(f"{name!r:.120}: the index says {said}, it is in {path.name}")
-                tensors[name] = TensorInfo(
-                    name, entry.dtype, entry.shape, path, header.data_start + entry.begin,
-                    entry.nbytes,
-                )  # fmt: skip
-        absent = sorted(set(weight_map or ()) - set(tensors))
-        findings += [f"{name!r:.120}: in the index, in no file" for name in absent]
+        headers = self._open_all(files)
+        findings = contradictions({path.name: header for path, header in headers}, weight_map)
         if findings:
             raise UnsafeFormatError(
                 f"{self.path}: expected files that agree, got {len(findings)} contradictions:"
                 f"{listed(findings)}",
                 hint=DOWNLOAD,
             )
+        tensors = {
+            entry.name: TensorInfo(
+                entry.name, entry.dtype, entry.shape, path, header.data_start + entry.begin,
+                entry.nbytes,
+            )
+            for path, header in headers
+            for entry in header.entries
+        }  # fmt: skip
         return {name: tensors[name] for name in sorted(tensors)}
 
     def _open_all(self, files: tuple[Path, ...]) -> list[tuple[Path, Header]]:

@@ -105,36 +105,28 @@ def grid_axes(shape: tuple[int, ...]) -> tuple[Positions, Positions]:
     return _axis(rows), _axis(columns)
 
 
-def take(piece: memoryview | bytes, dtype: str, where: Positions, *, first: int = 0) -> bytes:
-    """Return the raw little-endian bits of the sampled elements that are in ``piece``.
-
-    Args:
-        piece: Whole elements of the tensor, one after the other.
-        dtype: Their dtype.
-        where: Flat positions in the tensor, sorted.
-        first: Position in the tensor of the first element of ``piece``.
-    """
-    import numpy as np
-
-    bits = np.frombuffer(piece, dtype=f"<u{item_size(dtype)}")
-    begin, end = np.searchsorted(where, (first, first + len(bits)))
-    return bits[where[begin:end] - first].tobytes()
-
-
 class Sampler:
     """Collects the sketch of one tensor from its bytes, piece by piece."""
 
     def __init__(self, name: str, dtype: str, shape: tuple[int, ...]) -> None:
-        self._dtype = dtype
+        self._bits = f"<u{item_size(dtype)}"
         self._parts = _parts(name, shape)
+        self._next = [0] * len(self._parts)  # the first position that is not taken yet
         self._taken: list[list[bytes]] = [[] for _ in self._parts]
         self._first = 0
 
     def add(self, piece: memoryview) -> None:
         """Take what the sketch holds of the next ``piece``, whole elements."""
-        for where, taken in zip(self._parts, self._taken, strict=True):
-            taken.append(take(piece, self._dtype, where, first=self._first))
-        self._first += len(piece) // item_size(self._dtype)
+        import numpy as np
+
+        bits = np.frombuffer(piece, dtype=self._bits)
+        after = self._first + len(bits)
+        for index, (where, taken) in enumerate(zip(self._parts, self._taken, strict=True)):
+            begin = self._next[index]
+            end = self._next[index] = int(where.searchsorted(after))
+            if end > begin:
+                taken.append(bits[where[begin:end] - self._first].tobytes())
+        self._first = after
 
     def bits(self) -> bytes:
         """Return the sketch, once every piece was added."""

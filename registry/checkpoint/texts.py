@@ -17,6 +17,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint._layout import DOWNLOAD
+from registry.checkpoint._tokenizer_rows import parse_without_rows
 from registry.digest import Digest, canonical_json, digest_bytes, digest_json, parse_json
 from registry.errors import UnsafeFormatError
 from registry.plainfile import read_plain
@@ -75,7 +76,9 @@ def _read(path: Path, limit: int) -> bytes | None:
 
 
 def _tokenizer_json(data: bytes) -> Digest:
-    document = parse_json(data, what="tokenizer.json", limit=_TOKENIZER_LIMIT, hint=DOWNLOAD)
+    document = parse_without_rows(data, what="tokenizer.json", limit=_TOKENIZER_LIMIT)
+    if document is None:
+        document = parse_json(data, what="tokenizer.json", limit=_TOKENIZER_LIMIT, hint=DOWNLOAD)
     if not isinstance(document, dict):
         raise UnsafeFormatError("tokenizer.json: expected a JSON object.", hint=DOWNLOAD)
     kept = {name: value for name, value in document.items() if name not in _CALL_TIME}

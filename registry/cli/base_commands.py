@@ -8,7 +8,7 @@ import click
 
 from registry.cli.arguments import model_argument, revision_option
 from registry.cli.completion import bases
-from registry.cli.invocation import Invocation, example, format_option, pass_invocation
+from registry.cli.invocation import Invocation, example, format_option, one_stage, pass_invocation
 
 if TYPE_CHECKING:
     from registry.store.values import Base
@@ -39,11 +39,11 @@ def add(
     from registry.report.verdicts import line
     from registry.workflows.bases import add_base
 
-    with invocation.registry() as registry:
-        with invocation.progress() as progress:
-            identified = read_model(invocation, model, revision=revision, progress=progress)
+    with invocation.registry() as registry, invocation.progress() as progress:
+        identified = read_model(invocation, model, revision=revision, progress=progress)
         known = {entry.weights for entry in registry.bases()}
-        added = add_base(registry, identified, name, anyway=anyway)
+        hashing = one_stage(progress, "hashing files")
+        added = add_base(registry, identified, name, anyway=anyway, progress=hashing)
     if added.weights in known:
         invocation.say(f"these weights are registered already, as {added.name}")
     invocation.emit(text=line(added.name, added.weights), document=_document(added))

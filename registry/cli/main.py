@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from registry import __version__
-from registry.cli import completion, demo, make_commands, model_commands, registry_commands
+from registry.cli import (
+    completion,
+    demo,
+    lineage,
+    make_commands,
+    model_commands,
+    registry_commands,
+)
 from registry.cli.completion import VARIABLE
 from registry.cli.invocation import (
     Invocation,
@@ -49,7 +56,7 @@ _USERINFO = re.compile(r"(?<=//)[^/@\s]*@")  # of a URL: it may hold a password
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Registry", registry_commands.COMMANDS),
     ("Make an artifact", make_commands.COMMANDS),
-    ("Ask about a model", model_commands.COMMANDS),
+    ("Ask about a model", model_commands.COMMANDS + lineage.COMMANDS),
     ("Try it", demo.COMMANDS),
     ("In your shell", completion.COMMANDS),
 )

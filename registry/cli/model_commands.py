@@ -1,4 +1,4 @@
-"""Verbs that ask about a model's files; none of them loads the model."""
+"""Verbs that ask about a model's files; only ``check`` with ``--measure`` loads the model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from registry.cli.arguments import (
     FILE,
     MODEL,
     artifact_argument,
+    device_option,
     model_argument,
     no_cache_option,
     revision_option,
@@ -64,92 +65,64 @@ def fingerprint(
     )
 
 
-@click.command(epilog=example("safelatch lineage ./my-finetune"))
-@model_argument
-@_model_options
-@format_option(csv=True)
-@pass_invocation
-@click.pass_context
-def lineage(
-    context: click.Context,
-    invocation: Invocation,
-    model: str,
-    revision: str | None,
-    *,
-    no_cache: bool,
-) -> None:
-    """Say which registered base a model descends from, as measured."""
-    from registry.report.table import Table
-    from registry.report.verdicts import line
-    from registry.workflows import journal
-    from registry.workflows.bases import descents, describe
-
-    with invocation.registry() as registry:
-        identified = _read(invocation, model, revision, no_cache=no_cache)
-        found = descents(registry, identified.record)
-        is_child = bool(found) and found[0].lineage.is_descendant
-        if is_child and journal.writable(registry):
-            top = found[0]
-            journal.report_on(
-                registry, identified, top.base.weights, top.lineage, "lineage",
-                top.lineage.relation, top.lineage.to_dict(), version=None,
-            )  # fmt: skip
-    entries = [
-        {"base": d.base.name, "base_weights": d.base.weights, **d.lineage.to_dict()} for d in found
-    ]
-    columns = ("relation", "base", "distance", "level", "changed", "base_weights")
-    table = Table(columns, tuple(tuple(e[name] for name in columns) for e in entries))
-    head = (
-        line(found[0].lineage.relation, found[0].base.name, describe(found[0].lineage))
-        if is_child
-        else line("no-base", model, f"none of {len(found)} bases of its geometry is within bounds")
+@click.command(
+    epilog=example(
+        "safelatch check my-lock@1.0.0 ./my-finetune",
+        "safelatch check my-lock@1.0.0 ./my-finetune --measure",
     )
-    invocation.emit(
-        text=f"{head}\n{table.to_text()}".rstrip(),
-        document={
-            "model": model,
-            "weights": identified.record.weights,
-            "base": found[0].base.name if is_child else None,
-            "descents": entries,
-        },
-        table=table,
-    )
-    context.exit(0 if is_child else NO)
-
-
-@click.command(epilog=example("safelatch check my-lock@1.0.0 ./my-finetune"))
+)
 @artifact_argument
 @model_argument
+@click.option(
+    "--measure", is_flag=True, help="Run the model too: say whether the directions hold in it."
+)
+@click.option(
+    "--data",
+    type=FILE,
+    metavar="FILE",
+    help="With --measure: the preference pairs that the artifact was made from. "
+    "[default: the packaged pairs]",
+)
+@device_option
 @_model_options
 @format_option()
 @pass_invocation
 @click.pass_context
-def check(
+def check(  # noqa: PLR0917 -- click passes them by name
     context: click.Context,
     invocation: Invocation,
     ref: str,
     model: str,
+    data: Path | None,
+    device: str,
     revision: str | None,
     *,
+    measure: bool,
     no_cache: bool,
 ) -> None:
     """Say whether an artifact and a model belong together."""
+    from registry.cli.models import check_live
+    from registry.report.lineage import kind_words
     from registry.report.verdicts import check_text
     from registry.workflows import journal
-    from registry.workflows.bases import describe
     from registry.workflows.check import check as judge
     from registry.workflows.find import find_bundle
 
+    if data is not None and not measure:
+        raise click.UsageError("--data goes with --measure.", context)
     reference = reference_to(ref)
     with _registry_for(invocation, reference) as registry:
         bundle = find_bundle(reference, registry)
         identified = _read(invocation, model, revision, no_cache=no_cache)
-        report = judge(bundle, identified.record)
+        if measure:
+            report = check_live(invocation, bundle, identified, device, data)
+        else:
+            report = judge(bundle, identified.record)
         recorded = journal.reports(registry, identified, [bundle], [report])
     document = {"model": model, "weights": identified.record.weights, **report.to_dict(),
                 "recorded": recorded}  # fmt: skip
     invocation.emit(
-        text=lambda: check_text(document, model=model, lineage=describe(report.lineage)),
+        text=lambda: check_text(document, model=model, lineage=kind_words(document)),
         document=document,
     )
     context.exit(REFUSED if report.errors else 0)
@@ -261,4 +234,4 @@ def _registry_for(invocation: Invocation, reference: Reference | None) -> Iterat
         yield registry
 
 
-COMMANDS: tuple[click.Command, ...] = (fingerprint, lineage, check, inspect, audit)
+COMMANDS: tuple[click.Command, ...] = (fingerprint, check, inspect, audit)

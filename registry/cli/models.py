@@ -18,8 +18,10 @@ from registry.errors import (
 )
 
 if TYPE_CHECKING:
+    from registry.artifact.bundle import Bundle
     from registry.cli.invocation import Invocation, StageProgress
     from registry.store.values import Base
+    from registry.workflows.check import CheckReport
     from registry.workflows.identify import Identified
 
 
@@ -124,6 +126,32 @@ def open_live(model: Identified, device: str = "auto") -> tuple[Any, Any]:
         tokenizer = open_tokenizer(model)
         chosen = pick_device(device)
         return open_model(model).to(chosen), tokenizer
+
+
+def check_live(
+    invocation: Invocation, bundle: Bundle, model: Identified, device: str, data: Path | None
+) -> CheckReport:
+    """Return the verdict on files and live model, with a bar over what is read of answers.
+
+    Args:
+        invocation: This run.
+        bundle: The artifact.
+        model: What was read.
+        device: As ``open_live``.
+        data: File of the preference pairs the artifact was made from; the packaged ones by default.
+    """
+    from registry.measure.prompts import read_pairs
+    from registry.workflows.check_measure import check_measured
+
+    pairs = None if data is None else read_pairs(data)
+    with invocation.progress() as progress:
+        return check_measured(
+            bundle,
+            model.record,
+            lambda: open_live(model, device),
+            pairs=pairs,
+            progress=one_stage(progress, "reading activations"),
+        )
 
 
 def _registered(invocation: Invocation, text: str) -> Base | None:

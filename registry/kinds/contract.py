@@ -3,6 +3,8 @@
 A kind's modules are checked against these protocols by a test, so a further kind knows what is
 missing before anything else does. ``calibrate`` (with ``Budget``) is optional in ``extract``: a
 kind without a strength leaves it out, has ``alpha`` ``None`` everywhere, and refuses any other.
+``measurable`` and ``measure`` are optional in ``verify``: whether what the artifact found in its
+base still holds in a fine-tune; a kind that found nothing that could change leaves them out.
 """
 
 from __future__ import annotations

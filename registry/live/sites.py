@@ -54,6 +54,12 @@ def attention_outputs(model: nn.Module, geometry: Geometry) -> list[nn.Module]:
     return modules
 
 
+def decoder_layers(model: nn.Module, geometry: Geometry) -> list[nn.Module]:
+    """Return the decoder layers, in order; their modules must be there."""
+    sites = sites_for(geometry.family)
+    return [model.get_submodule(sites.layer_prefix(layer)) for layer in range(geometry.layers)]
+
+
 def weight_columns(module: nn.Module, *, transposed: bool) -> Any:
     """Return the weight as [out_features, in_features] (a view), whatever the class stores."""
     weight: Any = module.weight

@@ -29,10 +29,22 @@ def check_text(document: Mapping[str, Any], *, model: str, lineage: str) -> str:
     if errors:
         first = (errors[0]["code"], printable(errors[0]["message"]))
     else:
-        first = (model, f"it is {lineage}")
+        first = (model, lineage)
     lines = [line(document["verdict"], document["artifact"], *first)]
     lines += [line(f["severity"], f["code"], f["message"]) for f in (*errors[1:], *warnings)]
+    if document["measured"] is not None:
+        lines += [table.to_text() for table in _measured_tables(document["measured"])]
     return "\n".join(lines)
+
+
+def _measured_tables(measured: Mapping[str, Any]) -> tuple[Table, Table]:
+    """Return each figure beside its bounds, and each head beside the base."""
+    heads = ("layer", "head", "cosine", "base_cosine", "margin", "base_margin", "dose", "base_dose")
+    summary = ("figure", "value", "least", "most")
+    return (
+        Table(summary, tuple(tuple(row[name] for name in summary) for row in measured["summary"])),
+        Table(heads, tuple(tuple(row[name] for name in heads) for row in measured["heads"])),
+    )
 
 
 def inspections_table(documents: Sequence[Mapping[str, Any]]) -> Table:

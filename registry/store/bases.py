@@ -13,8 +13,9 @@ import datetime as dt
 import re
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import func, insert, or_, select, update
 
+from registry.checkpoint.probe import distances, probe
 from registry.digest import Digest, parse_digest
 from registry.errors import BaseNotFoundError, UsageError, VersionConflictError
 from registry.store._nearest import did_you_mean
@@ -23,7 +24,7 @@ from registry.store.tables import ALIAS_LIMIT, ALIAS_SCHEMES, BASE_NAME_LIMIT, a
 from registry.store.values import Alias, Base
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Row
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _LIST = "List the base models: safelatch base list"
 _PREFIX = re.compile(r"(?:blake3:)?([0-9a-f]{8,64})")
 _MOVING = ("path", "hub")
+_PART = 1000  # rows named in one query: SQLite takes 32,766 parameters
+_SHOWN = [column for column in bases.c if column.name != "probe"]
 
 
 def require_base_name(name: str) -> str:
@@ -83,15 +86,38 @@ def everything(connection: Connection) -> list[Base]:
 
 def like(connection: Connection, geometry: Geometry) -> list[Base]:
     """Return the bases of exactly this geometry, by name: candidates, not evidence."""
-    return _select(
-        connection,
-        bases.c.family == geometry.family,
-        bases.c.layers == geometry.layers,
-        bases.c.heads == geometry.heads,
-        bases.c.kv_heads == geometry.kv_heads,
-        bases.c.head_dim == geometry.head_dim,
-        bases.c.hidden_size == geometry.hidden_size,
-    )
+    return _select(connection, *_of_geometry(geometry))
+
+
+def near(connection: Connection, record: BaseRecord, limit: int) -> list[Base]:
+    """Return the bases of this geometry that may be nearest: see ``Registry.bases_near``."""
+    wanted = probe(record)
+    if wanted is None:
+        return like(connection, record.geometry)
+    found: list[int] = []
+    probes: dict[int, bytes] = {}
+    known = select(bases.c.id, bases.c.weights, bases.c.probe)
+    for row, weights, taken in connection.execute(known.where(*_of_geometry(record.geometry))):
+        if taken is None or weights == record.weights:
+            found.append(row)
+        else:
+            probes[row] = taken
+    found += _nearest(wanted, probes, limit)
+    parts = [found[start : start + _PART] for start in range(0, len(found), _PART)]
+    rows = {base.name: base for part in parts for base in _select(connection, bases.c.id.in_(part))}
+    return [rows[name] for name in sorted(rows)]
+
+
+def of_repository(connection: Connection, repo_id: str) -> list[Base]:
+    """Return the bases that were registered from a commit of a Hub repository, by name."""
+    value = aliases.c.value.startswith(f"{plain(repo_id)}@", autoescape=True)
+    here = select(aliases.c.base_id).where(aliases.c.scheme == "hub", value)
+    return _select(connection, bases.c.id.in_(here))
+
+
+def count(connection: Connection) -> int:
+    """Return how many bases there are."""
+    return connection.scalar(select(func.count()).select_from(bases)) or 0
 
 
 def find(connection: Connection, text: str) -> Base:
@@ -147,6 +173,7 @@ def add(connection: Connection, name: str, record: BaseRecord, record_blob: Dige
             tokenizer=record.tokenizer,
             chat_template=record.chat_template,
             record_blob=record_blob,
+            probe=probe(record),
             created_at=dt.datetime.now(dt.timezone.utc),
         )
     )
@@ -198,6 +225,25 @@ def row_id(connection: Connection, base: Base) -> int:
     return int(found)
 
 
+def _of_geometry(geometry: Geometry) -> list[ColumnElement[bool]]:
+    return [bases.c[name] == value for name, value in geometry.to_dict().items()]
+
+
+def _nearest(wanted: bytes, probes: Mapping[int, bytes], limit: int) -> list[int]:
+    """Return the ``limit`` rows nearest to ``wanted``, and those as near as the last of them."""
+    import numpy as np
+
+    if len(probes) <= limit:
+        return list(probes)
+    far = distances(wanted, list(probes.values()))
+    order = np.argsort(far, kind="stable")
+    last = far[order[limit - 1]]
+    if np.isfinite(last):  # otherwise nothing is known of the order, and all would be as near
+        limit = int(np.count_nonzero(far <= last))
+    rows = list(probes)
+    return [rows[index] for index in order[:limit]]
+
+
 def _ways(text: str) -> list[ColumnElement[bool]]:
     named = select(aliases.c.base_id).where(aliases.c.value == text)
     ways: list[ColumnElement[bool]] = [
@@ -206,7 +252,8 @@ def _ways(text: str) -> list[ColumnElement[bool]]:
     ]
     prefix = _PREFIX.fullmatch(text)
     if prefix:
-        ways.append(bases.c.weights.startswith(f"blake3:{prefix[1]}", autoescape=True))
+        begins = bases.c.weights.startswith(f"blake3:{prefix[1]}", autoescape=True)
+        ways.append(bases.c.id.in_(select(bases.c.id).where(begins)))  # reads an index, not rows
     return ways
 
 
@@ -218,9 +265,10 @@ def _conflict(what: str, holder: Base, weights: str) -> VersionConflictError:
 
 
 def _select(connection: Connection, *conditions: ColumnElement[bool]) -> list[Base]:
-    rows = connection.execute(select(bases).where(*conditions).order_by(bases.c.name)).all()
+    rows = connection.execute(select(*_SHOWN).where(*conditions).order_by(bases.c.name)).all()
     named: dict[int, list[Alias]] = {row.id: [] for row in rows}
-    wanted = select(aliases).order_by(aliases.c.scheme, aliases.c.value)
+    columns = (aliases.c.base_id, aliases.c.scheme, aliases.c.value)
+    wanted = select(*columns).order_by(aliases.c.scheme, aliases.c.value)
     if conditions:
         wanted = wanted.where(aliases.c.base_id.in_(select(bases.c.id).where(*conditions)))
     for row in connection.execute(wanted):

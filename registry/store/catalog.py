@@ -158,6 +158,26 @@ class Registry(Journal):
         with session.read(self._engine) as connection:
             return bases.like(connection, geometry)
 
+    def bases_near(self, record: BaseRecord, limit: int = 8) -> list[Base]:
+        """Return the base models of the record's geometry that may be nearest to it, by name.
+
+        Candidates, not evidence: the ``limit`` nearest by their probes, with all that are as near
+        as the last of them; every one without a probe; and the one with the same weights. All of
+        the geometry when the record has no probe, which is slow, and misses nothing.
+        """
+        with session.read(self._engine) as connection:
+            return bases.near(connection, record, limit)
+
+    def bases_of_repository(self, repo_id: str) -> list[Base]:
+        """Return the base models registered from a commit of a Hub repository, by name."""
+        with session.read(self._engine) as connection:
+            return bases.of_repository(connection, repo_id)
+
+    def base_count(self) -> int:
+        """Return how many base models there are."""
+        with session.read(self._engine) as connection:
+            return bases.count(connection)
+
     def base_record_bytes(self, base: Base) -> bytes:
         """Return the stored record of ``base``, as it was given.
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision this release works with: the last file of ``migrations/versions``."""
 
 _VERSION_TABLE = "alembic_version"

@@ -20,6 +20,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -113,6 +114,7 @@ bases = Table(
     Column("chat_template", DIGEST),
     _blob("record_blob"),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("probe", LargeBinary),  # last, and read by the search alone: see checkpoint.probe
     _digest_check("weights"),
     _digest_check("config_digest"),
     _digest_check("tokenizer"),
@@ -121,6 +123,7 @@ bases = Table(
         "layers > 0 AND heads > 0 AND kv_heads > 0 AND head_dim > 0 AND hidden_size > 0",
         name="geometry_positive",
     ),
+    CheckConstraint("length(probe) = 1024", name="probe_size"),
     Index(
         "ix_bases_geometry", "family", "layers", "heads", "kv_heads", "head_dim", "hidden_size"
     ),

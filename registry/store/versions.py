@@ -137,6 +137,8 @@ def by_digest(connection: Connection, digest: str) -> Version:
 
 def row_id(connection: Connection, digest: str | None) -> int | None:
     """Return the row of the version with this manifest digest, if it is registered."""
+    if digest is None:
+        return None
     found = connection.scalar(select(versions.c.id).where(versions.c.manifest_digest == digest))
     return None if found is None else int(found)
 

@@ -12,8 +12,11 @@ from registry.checkpoint.record import BaseRecord
 from registry.digest import digest_bytes
 from registry.errors import BaseNotFoundError, ConfirmationRequiredError, DigestMismatchError
 from registry.reference import suggest_name
+from registry.workflows.aliases import measure_sha256_set
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from registry.store.catalog import Registry
     from registry.store.values import Base
     from registry.workflows.identify import Identified
@@ -26,9 +29,19 @@ class Descent:
     base: Base
     lineage: Lineage
 
+    @property
+    def order(self) -> tuple[int, float, str]:
+        """Sorts by evidence, the best first, then by distance."""
+        return -self.lineage.level, self.lineage.distance, self.base.name
+
 
 def add_base(
-    registry: Registry, model: Identified, name: str | None = None, *, anyway: bool = False
+    registry: Registry,
+    model: Identified,
+    name: str | None = None,
+    *,
+    anyway: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Base:
     """Register the weights of ``model`` as a base and return it; the same weights are no news.
 
@@ -37,15 +50,21 @@ def add_base(
         model: The base, read completely.
         name: What to call it; the folder's or repository's name by default.
         anyway: Accept a model that is near a registered base.
+        progress: Called with (bytes done, all) while its files are hashed for the alias by which
+            copies on the Hub are known.
 
     Raises:
         ConfirmationRequiredError: it is near a registered base, and was not confirmed.
+        EvidenceError: a file changed since it was read.
         DigestMismatchError: the registry holds another record of these weights.
     """
     if not anyway:
         _require_own(registry, model)
     chosen = name or default_name(model)
-    aliases = [("path", str(model.path.resolve()))]
+    aliases = [
+        ("path", str(model.path.resolve())),
+        ("sha256-set", measure_sha256_set(model, progress=progress)),
+    ]
     if model.commit is not None:
         aliases.append(("hub", f"{model.locator}@{model.commit}"))
     payload = write_payloads(model.record.to_tensors())
@@ -105,19 +124,31 @@ def base_record(registry: Registry, base: Base) -> BaseRecord:
 def descents(
     registry: Registry, record: BaseRecord, *, max_distance: float = MAX_DISTANCE
 ) -> list[Descent]:
-    """Return every registered base of this geometry with its measured lineage, nearest first."""
+    """Return the registered bases of this geometry that may be nearest, judged, nearest first.
+
+    Of many, ``Registry.bases_near`` says which are judged; every base, of eight or fewer.
+    """
     found = [
-        Descent(base, judge(base_record(registry, base), record, max_distance=max_distance))
-        for base in registry.bases_like(record.geometry)
+        judged(registry, base, record, max_distance=max_distance)
+        for base in registry.bases_near(record)
     ]
-    return sorted(found, key=lambda d: (-d.lineage.level, d.lineage.distance, d.base.name))
+    return sorted(found, key=lambda d: d.order)
+
+
+def judged(
+    registry: Registry, base: Base, record: BaseRecord, *, max_distance: float = MAX_DISTANCE
+) -> Descent:
+    """Return ``base`` with the lineage that was measured between it and ``record``."""
+    return Descent(base, judge(base_record(registry, base), record, max_distance=max_distance))
 
 
 def describe(lineage: Lineage) -> str:
     """Return what a lineage says, in words with its figure."""
     words = {
         "identical": "the base itself",
-        "derived": f"a fine-tune at distance {lineage.distance:.3g}",
+        "derived": f"a descendant at distance {lineage.distance:.3g}",
+        "distant": f"of related weights, too far for a fine-tune at distance "
+        f"{lineage.distance:.3g} (norms and biases {lineage.vectors:.3g})",
         "unrelated": f"of the same shapes with other weights, at distance {lineage.distance:.3g} "
         f"(norms and biases {lineage.vectors:.3g})",
         "other-structure": f"of another structure ({len(lineage.missing)} tensors missing, "
@@ -143,7 +174,7 @@ def find_base(registry: Registry, model: Identified) -> Descent:
         nearest = f"the nearest, {closest.base.name}, is {describe(closest.lineage)}"
     raise BaseNotFoundError(
         f"expected a registered base for {model.locator} ({geometry.family}, {geometry.layers} "
-        f"layers, {geometry.heads} heads); of {len(registry.bases())} registered, {nearest}.",
+        f"layers, {geometry.heads} heads); of {registry.base_count()} registered, {nearest}.",
         hint="Register its base: safelatch base add MODEL, or name an artifact that brings its "
         "base along: load_protected(..., artifacts=['file:///path/to/bundle'])",
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry import moment
+from registry.checkpoint.change import classify
 from registry.checkpoint.lineage import judge
 from registry.checkpoint.record import BaseRecord
 from registry.digest import short
@@ -26,10 +27,11 @@ from registry.errors import (
 from registry.workflows.bases import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from registry.artifact.bundle import Bundle
+    from registry.checkpoint.change import Change
     from registry.checkpoint.lineage import Lineage
 
 Severity = Literal["error", "warning"]
@@ -61,6 +63,10 @@ class CheckReport:
     artifact: str
     lineage: Lineage
     findings: tuple[Finding, ...]
+    change: Change | None = None
+    """What was done to the base; ``None`` where the checkpoint is no descendant."""
+    measured: Mapping[str, Any] | None = None
+    """What was measured in the live model; ``None`` from files alone."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -78,10 +84,12 @@ class CheckReport:
             "artifact": self.artifact,
             "verdict": self.verdict,
             "lineage": self.lineage.to_dict(),
+            "change": None if self.change is None else self.change.to_dict(),
             "findings": [
                 {"severity": f.severity, "code": f.code, "message": f.message}
                 for f in self.findings
             ],
+            "measured": self.measured,
         }
 
     def require(self) -> None:
@@ -99,6 +107,10 @@ _ERRORS: dict[str, tuple[type[CompatibilityError | EvidenceError], str]] = {
     "geometry": (GeometryError, RESTORE_CONFIG),
     "config": (GeometryError, RESTORE_CONFIG),
     "validity": (EvidenceError, "Name a version that is valid now: safelatch list"),
+    **dict.fromkeys(
+        ("directions", "turned-heads", "dose", "direction-removed"),
+        (CompatibilityError, "What the artifact was made from is not in this model any more."),
+    ),
     "stray-parameter": (
         CompatibilityError,
         "Load the fine-tune as its own class, without what was added to its layers.",
@@ -131,15 +143,17 @@ def check(bundle: Bundle, record: BaseRecord, *, now: datetime | None = None) ->
     base = BaseRecord.from_tensors(bundle.base_tensors())
     require_own_base(bundle, base)
     lineage = judge(base, record, max_distance=manifest.compatibility.max_distance)
+    change = classify(base, record, lineage=lineage) if lineage.is_descendant else None
     findings = [
         *validity_findings(bundle, now or moment.now()),
         *_geometry(bundle, record),
         *_lineage(bundle, lineage),
+        *_change(change),
         *config_findings(lineage.config_differences),
         *_texts(bundle, record),
     ]
     findings.sort(key=lambda finding: finding.severity != "error")
-    return CheckReport(manifest.label, lineage, tuple(findings))
+    return CheckReport(manifest.label, lineage, tuple(findings), change)
 
 
 def require_own_base(bundle: Bundle, base: BaseRecord) -> None:
@@ -232,6 +246,21 @@ def _lineage(bundle: Bundle, lineage: Lineage) -> list[Finding]:
             )
         ]
     return []
+
+
+def _change(change: Change | None) -> list[Finding]:
+    """Return a warning for a change that is made to remove what artifacts rest on."""
+    if change is None or change.kind != "abliterated":
+        return []
+    return [
+        Finding(
+            "warning",
+            "abliterated",
+            "expected a fine-tune, the checkpoint is abliterated: a direction was taken out of "
+            "what writes to the residual stream. Whether the artifact still holds there: "
+            "safelatch check NAME@V MODEL --measure",
+        )
+    ]
 
 
 def config_findings(differences: Iterable[tuple[str, Any, Any]]) -> list[Finding]:

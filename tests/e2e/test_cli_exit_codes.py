@@ -79,7 +79,7 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
         0: ("lock", "TUNED"),
         1: ("nobody", "TUNED"),
         2: ("lock",),
-        3: ("lock", "STRANGER"),
+        3: ("lock", "STRANGER", "--measure", "--data", "PAIRS"),
         4: ("lock", NOT_ON_THE_HUB),
     },
     "inspect": {
@@ -120,6 +120,7 @@ def places(world: World, published: Path) -> dict[str, Path]:
     assert load_protected(world.tuned).safelatch.verified
     return {
         "BASE": world.base, "TUNED": world.tuned, "STRANGER": world.stranger, "LOCK": published,
+        "PAIRS": world.pairs,
         "CHANGED": changed, "BROKEN": broken, "CARRIER": carrier, "HOME": home,
         "TWO_REVISIONS": folder / "two-revisions.db",
         "WITHOUT_A_TABLE": folder / "without-a-table.db",

@@ -60,7 +60,11 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "publish": (("LOCK", "--name", "lock", "--version", "1.0"),),
     "fingerprint": (("BASE",),),
     "lineage": (("TUNED",), ("STRANGER",), ("BASE",)),
-    "check": (("lock@1.0", "TUNED"), ("lock@1.0", "STRANGER")),
+    "check": (
+        ("lock@1.0", "TUNED"),
+        ("lock@1.0", "STRANGER"),
+        ("lock@1.0", "TUNED", "--measure", "--data", "PAIRS"),
+    ),
     "inspect": (("TUNED",), ("TUNED", "LOCK")),
     "audit": (("MODELS", "/nowhere"),),
 }
@@ -109,7 +113,7 @@ def typed(world: World, published: Path, databases: Path, tmp_path: Path) -> Any
     (tmp_path / "blank.db").touch()
     places = {
         "BASE": world.base, "TUNED": world.tuned, "STRANGER": world.stranger,
-        "MODELS": world.base.parent, "LOCK": published, "NEW": tmp_path / "new",
+        "MODELS": world.base.parent, "PAIRS": world.pairs, "LOCK": published, "NEW": tmp_path / "new",
         "EMPTY": databases / "empty.db", "BLANK": tmp_path / "blank.db",
         "DAMAGED": databases / "damaged.db", "LITTERED": databases / "littered/registry.db",
     }  # fmt: skip

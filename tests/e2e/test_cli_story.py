@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,7 +127,7 @@ def test_calibration_refuses_a_model_that_is_not_the_base(world: World, publishe
 def test_check_says_the_decision_first(world: World, published: Path) -> None:
     good = safelatch("check", "lock@1.0", world.tuned)
     assert good.status == 0
-    assert good.out.startswith(f"compatible  lock@1.0  {world.tuned}  it is a fine-tune at distan")
+    assert good.out.startswith(f"compatible  lock@1.0  {world.tuned}  fine-tune at distan")
     bad = safelatch("check", "lock@1.0", world.stranger)
     assert bad.status == 3
     assert bad.out.startswith("refused  lock@1.0  base-mismatch  expected a fine-tune of tiny (")
@@ -134,10 +136,55 @@ def test_check_says_the_decision_first(world: World, published: Path) -> None:
     assert (report["verdict"], report["recorded"]) == ("compatible", True)
 
 
+def test_check_measures_the_directions_in_the_live_model(world: World, published: Path) -> None:
+    asked = ("--measure", "--data", world.pairs, "--device", "cpu")
+    good = safelatch("check", "lock@1.0", world.tuned, *asked)
+    assert good.status == 0
+    decision, summary, *rows = good.out.splitlines()
+    assert decision.startswith(f"compatible  lock@1.0  {world.tuned}  fine-tune at distan")
+    assert summary.split() == ["figure", "value", "least", "most"]
+    assert [row.split()[0] for row in rows[:4]] == ["cosine", "positive", "dose", "floor"]
+    assert rows[4].split()[:4] == ["layer", "head", "cosine", "base_cosine"]
+    assert len(rows) == 4 + 1 + 3  # a row per head
+    bad = safelatch("check", "lock@1.0", world.stranger, *asked, "--format", "json")
+    assert bad.status == 3
+    codes = [f["code"] for f in bad.document["findings"]]
+    assert codes[0] == "base-mismatch"
+    assert "directions" in codes
+    assert len(bad.document["measured"]["heads"]) == 3
+
+
+def test_check_measures_on_the_pairs_it_was_made_from_or_not_at_all(
+    world: World, published: Path
+) -> None:
+    outcome = safelatch("check", "lock@1.0", world.tuned, "--measure")
+    assert outcome.status == 3
+    assert outcome.err.startswith("error [compatibility]: expected the preference pairs pairs (")
+    assert outcome.err.endswith("made from: --data FILE\n")
+    alone = safelatch("check", "lock@1.0", world.tuned, "--data", world.pairs)
+    assert alone.status == 2
+    assert "--data goes with --measure." in alone.err
+
+
+def test_check_without_measure_loads_no_torch(world: World, published: Path) -> None:
+    act = (
+        "import sys\n"
+        "from registry.cli.main import cli\n"
+        "try:\n"
+        f"    cli(['check', {str(published)!r}, {str(world.tuned)!r}])\n"
+        "finally:\n"
+        "    print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", act], capture_output=True, text=True, check=True)
+    decision, loaded = done.stdout.splitlines()
+    assert decision.startswith("compatible  ")
+    assert loaded == "[]"
+
+
 def test_lineage_names_the_base_or_says_there_is_none(world: World, published: Path) -> None:
     child = safelatch("lineage", world.tuned)
     assert child.status == 0
-    assert child.out.startswith("derived  tiny  a fine-tune at distance 0.0")
+    assert child.out.startswith("fine-tune  tiny  at distance 0.0")
     stranger = safelatch("lineage", world.stranger, "--format", "json")
     assert stranger.status == 1
     assert stranger.document["base"] is None

@@ -20,6 +20,9 @@ SHARED = (
     "base-model",
     "measured-lineage",
     "lineage-to-base",
+    "stated-lineage",
+    "change",
+    "claim",
     "error",
 )
 """Definitions that are no command."""
@@ -53,6 +56,9 @@ def render() -> str:
     parts += ["## What they share", "", *map(_shared, ("digest", "time")), ""]
     parts += _section("A registered base", SCHEMA["$defs"]["base-model"])
     parts += _section("A measured lineage", SCHEMA["$defs"]["measured-lineage"])
+    parts += _section("What was done to a base", SCHEMA["$defs"]["change"])
+    parts += _section("A claim", SCHEMA["$defs"]["claim"])
+    parts += _section("A lineage without weights", SCHEMA["$defs"]["stated-lineage"])
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -102,7 +108,11 @@ _LINKS = {
 _NAMES = {
     "geometry": "object",
     "measured-lineage": "[measured lineage](#a-measured-lineage)",
-    "lineage-to-base": "`base`, `base_weights` and a [measured lineage](#a-measured-lineage)",
+    "lineage-to-base": "`base`, `base_weights`, `direction`, `claimed_by`, `change` (null or "
+    "[what was done](#what-was-done-to-a-base)) and a [measured lineage](#a-measured-lineage)",
+    "change": "[what was done](#what-was-done-to-a-base)",
+    "claim": "[claim](#a-claim)",
+    "stated-lineage": "[lineage without weights](#a-lineage-without-weights)",
 }
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from registry.artifact.manifest import BaseIdentity, FileEntry, Manifest
 from registry.checkpoint.geometry import Geometry
+from registry.checkpoint.record import Entry
+from registry.checkpoint.sketch import extent
 from registry.digest import Digest, digest_bytes
 
 GEOMETRY = Geometry(
@@ -19,15 +23,48 @@ def digest_of(tag: str) -> Digest:
     return digest_bytes(tag.encode())
 
 
-def make_record(tag: str = "base", geometry: Geometry = GEOMETRY) -> Any:
-    """Return the fields of a base record that the store reads."""
+def make_record(
+    tag: str = "base",
+    geometry: Geometry = GEOMETRY,
+    *,
+    like: int | None = None,
+    relative: float = 0.0,
+) -> Any:
+    """Return the fields of a base record that the store reads.
+
+    Args:
+        tag: What its digests belong to.
+        geometry: Its geometry.
+        like: Seed of random weights; a record without has no weights, and so no probe.
+        relative: How far its weights are from those of ``like``, along a direction of its own.
+    """
+    entries, samples = [], {}
+    for name in [] if like is None else _weight_names(geometry):
+        entry = Entry(name, "F32", (64, 64), digest_of(f"{tag} {name}"))
+        values = _normal(f"{like} {name}", extent(entry.shape).count)
+        values += relative * _normal(f"{tag} {name}", len(values))
+        entries.append(entry)
+        samples[name] = values.astype("<f4").tobytes()
     return SimpleNamespace(
+        entries=tuple(entries),
+        samples=samples,
         weights=digest_of(tag),
         config_digest=digest_of(f"{tag} config"),
         tokenizer=digest_of(f"{tag} tokenizer"),
         chat_template=None,
         geometry=geometry,
     )
+
+
+def _weight_names(geometry: Geometry) -> list[str]:
+    modules = [f"self_attn.{role}_proj" for role in "qkvo"] + ["mlp.down_proj"]
+    layers = range(geometry.layers)
+    return [f"model.layers.{layer}.{module}.weight" for layer in layers for module in modules]
+
+
+def _normal(tag: str, count: int) -> Any:
+    seed = int(digest_of(tag).removeprefix("blake3:"), 16)
+    return np.random.default_rng(seed).standard_normal(count)
 
 
 def make_bundle(

@@ -40,9 +40,10 @@ class Tensor:
 
 
 def tensor(values: np.ndarray, dtype: str = "F32") -> Tensor:
-    """Return ``values`` as a tensor; BF16 by truncation."""
+    """Return ``values`` as a tensor; BF16 to nearest, ties to even."""
     if dtype == "BF16":
-        bits = (np.ascontiguousarray(values, "<f4").view(np.uint32) >> 16).astype("<u2")
+        wide = np.ascontiguousarray(values, "<f4").view(np.uint32)
+        bits = ((wide + 0x7FFF + ((wide >> 16) & 1)) >> 16).astype("<u2")
         return Tensor(dtype, values.shape, bits.tobytes())
     kind = {"F32": "<f4", "F16": "<f2", "I8": "i1"}[dtype]
     return Tensor(dtype, values.shape, values.astype(kind).tobytes())

@@ -1,12 +1,12 @@
-"""Rows of head activations: what extraction and the sign check both read."""
+"""What a model computes at the ends of answers: rows of head activations, and residual norms."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import ApplyError, NonFiniteResultError, UsageError
-from registry.live.capture import captured_inputs
-from registry.live.sites import attention_outputs
+from registry.live.capture import captured_calls, captured_inputs
+from registry.live.sites import attention_outputs, decoder_layers
 from registry.measure.conversation import answer_tokens, conversation_text
 from registry.measure.generate import evaluating, require_known_tokens
 
@@ -56,14 +56,7 @@ def head_rows(
     """
     import torch
 
-    sequences, ids = _sequences(tokenizer, pairs, answer_tokens)
-    if not ids:
-        raise UsageError(
-            f"expected pairs whose answers have at least {answer_tokens} tokens, got none "
-            f"in {len(pairs)}.",
-            hint="Lower --answer-tokens, or give longer answers.",
-        )
-    require_known_tokens(model, [tokens for tokens, _ in sequences])
+    sequences, ids = _usable(model, tokenizer, pairs, answer_tokens)
     modules = attention_outputs(model, geometry)
     shape = (answer_tokens, geometry.layers, geometry.heads, geometry.head_dim)
     rows = torch.empty((len(sequences), *shape), dtype=torch.float32)
@@ -73,11 +66,7 @@ def head_rows(
             _forward(model, [sequences[index][0] for index in batch])
             for layer, hidden in enumerate(seen):
                 if hidden is None:
-                    raise ApplyError(
-                        f"layer {layer}: expected to run in a forward pass, it did not.",
-                        hint="Load the model as its family's own class: "
-                        "AutoModelForCausalLM.from_pretrained(DIR)",
-                    )
+                    raise _skipped(layer)
                 for row, index in enumerate(batch):
                     picked = hidden[row, sequences[index][1]].float().cpu()
                     rows[index, :, layer] = picked.reshape(answer_tokens, *shape[2:])
@@ -92,6 +81,68 @@ def head_rows(
             hint="Check the weights for NaN, or load in another dtype.",
         )
     return rows.reshape(len(ids), 2, *shape), ids
+
+
+def residual_norms(
+    model: nn.Module,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    geometry: Geometry,
+    *,
+    answer_tokens: int,
+) -> Tensor:
+    """Return how long the residual stream is behind each layer, at the tokens ``head_rows`` reads.
+
+    Returns:
+        fp64 [layers] on the CPU: the root mean square, over tokens, of the L2 norm of the layer's
+        output.
+
+    Raises:
+        UsageError, CompatibilityError: as ``head_rows``.
+        NonFiniteResultError: an output is NaN or infinite.
+    """
+    import torch
+
+    sequences, _ = _usable(model, tokenizer, pairs, answer_tokens)
+    layers = decoder_layers(model, geometry)
+    squares = torch.zeros(geometry.layers, dtype=torch.float64)
+    with torch.no_grad(), evaluating(model), captured_calls(layers) as calls:
+        for batch in _batches(sequences):
+            _forward(model, [sequences[index][0] for index in batch])
+            for layer, call in enumerate(calls):
+                if call is None:
+                    raise _skipped(layer)
+                for row, index in enumerate(batch):
+                    picked = call[1][row, sequences[index][1]].float().cpu().double()
+                    squares[layer] += picked.square().sum()
+    if not torch.isfinite(squares).all():
+        raise NonFiniteResultError(
+            f"expected finite outputs of {geometry.layers} layers, got NaN or infinity in "
+            f"{int((~torch.isfinite(squares)).sum())}.",
+            hint="Check the weights for NaN, or load in another dtype.",
+        )
+    return (squares / (len(sequences) * answer_tokens)).sqrt()
+
+
+def _usable(
+    model: nn.Module, tokenizer: Any, pairs: Sequence[Pair], count: int
+) -> tuple[list[tuple[list[int], list[int]]], list[str]]:
+    """Return the token sequences of the pairs that can be read, and their ids; at least one."""
+    sequences, ids = _sequences(tokenizer, pairs, count)
+    if not ids:
+        raise UsageError(
+            f"expected pairs whose answers have at least {count} tokens, got none in {len(pairs)}.",
+            hint="Lower --answer-tokens, or give longer answers.",
+        )
+    require_known_tokens(model, [tokens for tokens, _ in sequences])
+    return sequences, ids
+
+
+def _skipped(layer: int) -> ApplyError:
+    return ApplyError(
+        f"layer {layer}: expected to run in a forward pass, it did not.",
+        hint="Load the model as its family's own class: AutoModelForCausalLM.from_pretrained(DIR)",
+    )
 
 
 def _sequences(

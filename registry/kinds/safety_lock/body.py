@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.artifact.schema import require_schema, validate
 from registry.errors import ConfirmationRequiredError, SchemaViolationError
+from registry.kinds.safety_lock._holds import holds_findings, parse_holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from registry.artifact.bundle import Bundle
+    from registry.kinds.safety_lock._holds import Holds
 
 SCHEMA = "safelatch/safety-lock/v1"
 UNIT_TOLERANCE = 1e-3
@@ -45,6 +47,8 @@ class LockBody:
         probe: How the heads were chosen, with accuracies per chosen head.
         shift_norms: Length of ``W_o @ displacement`` at strength 1 in the base, per touched layer,
             ascending; ``None`` when the base's weights were not at hand.
+        holds: What the directions measured in the base again, and the bounds for a fine-tune;
+            ``None`` in bundles made before that was measured.
         form: ``constant``: the shift is added at every position.
     """
 
@@ -57,6 +61,7 @@ class LockBody:
     answer_tokens: int
     probe: Mapping[str, Any]
     shift_norms: tuple[float, ...] | None = None
+    holds: Holds | None = None
     form: str = "constant"
 
     @property
@@ -115,6 +120,7 @@ class LockBody:
             "answer_tokens": self.answer_tokens,
             "shift_norms": None if self.shift_norms is None else list(self.shift_norms),
             "probe": dict(self.probe),
+            **({} if self.holds is None else {"holds": self.holds.to_document()}),
         }
 
     def to_tensors(self) -> dict[str, np.ndarray]:
@@ -153,6 +159,7 @@ def parse(bundle: Bundle) -> LockBody:
     if not findings:
         findings = _value_findings(tensors, bundle.manifest.geometry)
         findings += _strength_findings(document)
+        findings += holds_findings(document.get("holds"), document["heads"])
         layers = len({int(layer) for layer, _ in tensors["heads"]})
         norms = document["shift_norms"]
         if norms is not None and len(norms) != layers:
@@ -176,6 +183,7 @@ def parse(bundle: Bundle) -> LockBody:
         answer_tokens=document["answer_tokens"],
         probe=document["probe"],
         shift_norms=None if norms is None else tuple(map(float, norms)),
+        holds=parse_holds(document.get("holds")),
         form=document["form"],
     )
 

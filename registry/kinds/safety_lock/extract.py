@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import UsageError
 from registry.kinds.safety_lock._activations import head_rows
 from registry.kinds.safety_lock._calibrate import Budget, Calibration, calibrate, random_control
+from registry.kinds.safety_lock._directions import directions_and_scales, figures
+from registry.kinds.safety_lock._holds import HOLD_PAIRS, Bounds, Holds
 from registry.kinds.safety_lock._probe import score_heads
 from registry.kinds.safety_lock.apply import output_shifts
 from registry.kinds.safety_lock.body import LockBody
@@ -21,7 +23,7 @@ from registry.live.sites import model_geometry
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from registry.measure.prompts import Pair, PromptSet
 
@@ -115,41 +117,14 @@ def extract(
     )
     shifts = output_shifts(model, body, geometry, alpha=1.0)
     norms = tuple(float(f"{float(shift.norm()):.6g}") for shift in shifts.values())
-    body = replace(body, shift_norms=norms)
+    ids = used[:HOLD_PAIRS]
+    base = figures(model, tokenizer, body, [row for row in pairs.rows if row.id in ids])
+    source = {"name": pairs.name, "version": pairs.version, "digest": pairs.digest}
+    holds = Holds(pairs=source, ids=tuple(ids), base=base, bounds=Bounds())
+    body = replace(body, shift_norms=norms, holds=holds)
     receipt = {"pairs": pairs.describe(), "pairs_used": len(used), "pairs_given": len(pairs)}
     data = [{**pairs.describe(), "name": pairs.name, "digest": pairs.digest, "rows": len(pairs)}]
     return Extraction(body, receipt, data)
-
-
-def directions_and_scales(rows: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor]:
-    """Return unit mean-difference directions fp32 [K, head_dim] and scales fp32 [K].
-
-    Source: SafetyLock: ``mu = mean(refusing) - mean(complying)``, ``theta = mu / ||mu||_2``, and
-    sigma the population standard deviation of all rows' projections on theta, both classes.
-    Means and deviations are taken in float64.
-
-    Args:
-        rows: [pairs, 2, r, layers, heads, head_dim], refusing first.
-        chosen: Head indices, layer * heads + head.
-
-    Raises:
-        UsageError: a chosen head does not differ between the answers at all.
-    """
-    picked = rows.flatten(3, 4)[:, :, :, chosen].double()  # [pairs, 2, r, K, head_dim]
-    refusing, complying = (picked[:, side].flatten(0, 1) for side in (0, 1))  # [rows, K, head_dim]
-    difference = refusing.mean(0) - complying.mean(0)
-    lengths = difference.norm(dim=1)
-    if not bool((lengths > 0).all()):
-        raise UsageError(
-            f"expected {len(chosen)} heads that tell the answers apart, "
-            f"got {int((lengths > 0).sum())}.",
-            hint="Lower --heads, or give pairs whose answers differ.",
-        )
-    directions = difference / lengths[:, None]
-    everything = picked.flatten(0, 2)  # [rows of both classes, K, head_dim]
-    projections = (everything * directions).sum(-1)
-    sigma = projections.std(0, unbiased=False)
-    return directions.float(), sigma.float()
 
 
 def _stage(

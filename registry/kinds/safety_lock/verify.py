@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
 from registry.errors import (
+    REMAKE,
     ApplyError,
     CompatibilityError,
+    EvidenceError,
     NegatedDirectionsError,
     VerificationError,
 )
 from registry.kinds.safety_lock._activations import head_rows
+from registry.kinds.safety_lock._directions import figures
+from registry.kinds.safety_lock._holds import compare
 from registry.kinds.safety_lock.apply import input_shifts, output_shifts, weight_digest
 from registry.live.attach import attached_shifts, expected_bias, original_bias
 from registry.live.capture import captured_calls
@@ -33,9 +37,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from registry.kinds.safety_lock._holds import Measurement
     from registry.kinds.safety_lock.apply import LockApplication
     from registry.kinds.safety_lock.body import LockBody
-    from registry.measure.prompts import Pair
+    from registry.measure.prompts import Pair, PromptSet
 
 CANARY_TOKENS = 16
 SIGN_PAIRS = 8
@@ -122,6 +127,48 @@ def require_toward_refusal(
         )
     return {"pairs": len(used), "heads_positive": positive, "heads": len(index),
             "mean_contrast_sigma": round(mean, 6)}  # fmt: skip
+
+
+def measurable(body: LockBody, pairs: PromptSet[Pair]) -> tuple[Pair, ...]:
+    """Return the pairs out of ``pairs`` on which ``measure`` compares a fine-tune with the base.
+
+    Raises:
+        EvidenceError: the body says nothing of its base to compare with.
+        CompatibilityError: the base was measured on other pairs.
+    """
+    if body.holds is None:
+        raise EvidenceError(
+            "expected what the directions measured in the base, this artifact was made before "
+            "that was written down.",
+            hint=REMAKE,
+        )
+    return body.holds.rows_of(pairs)
+
+
+def measure(
+    model: nn.Module,
+    tokenizer: Any,
+    body: LockBody,
+    rows: Sequence[Pair],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measurement:
+    """Return whether the directions still hold in ``model``, beside what they were in the base.
+
+    Args:
+        model: A live model without the lock, read only.
+        tokenizer: Its fast tokenizer.
+        body: The lock; see ``measurable``.
+        rows: What ``measurable`` returned.
+        progress: Called with (conversations done, all).
+
+    Raises:
+        CompatibilityError, ApplyError: the model cannot be measured.
+    """
+    if body.holds is None:
+        raise RuntimeError("measurable() comes first")
+    got = figures(model, tokenizer, body, rows, progress=progress)
+    return compare(body.holds, got, body.heads, alpha=body.alpha)
 
 
 def verify(model: nn.Module, body: LockBody, application: LockApplication) -> LockEvidence:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -59,7 +60,9 @@ def test_no_cache_reads_the_bytes_again(home: Path) -> None:
 
 def test_base_is_named_after_its_folder(base: Path) -> None:
     shown = safelatch("base", "show", "my-base", "--format", "json").document
-    assert shown["aliases"] == [f"path:{base}"]
+    digest = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
+    files = hashlib.sha256(f"{digest}\n".encode()).hexdigest()
+    assert shown["aliases"] == [f"path:{base}", f"sha256-set:sha256:{files}"]
     assert safelatch("base", "show", shown["weights"][:20]).out.startswith("name")
 
 
@@ -115,7 +118,7 @@ def test_lineage_tells_descendant_from_stranger(base: Path, home: Path) -> None:
     near = fine_tune(make_tensors(llama_config()), 0.02)
     child = write_checkpoint(home / "child", llama_config(), near)
     outcome = safelatch("lineage", child)
-    assert (outcome.status, outcome.out.split()[:2]) == (0, ["derived", "my-base"])
+    assert (outcome.status, outcome.out.split()[:2]) == (0, ["fine-tune", "my-base"])
     far = make_tensors(llama_config(), seed=9)
     stranger = safelatch("lineage", write_checkpoint(home / "s", llama_config(), far))
     assert (stranger.status, stranger.out.split()[0]) == (1, "no-base")

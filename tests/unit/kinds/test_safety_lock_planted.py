@@ -12,8 +12,9 @@ from support.planted import LEVELS, PLANTED_HEADS, build_planted, planted_pairs,
 
 from registry.errors import NonFiniteResultError, UsageError
 from registry.kinds.safety_lock._activations import head_rows
+from registry.kinds.safety_lock._directions import directions_and_scales
 from registry.kinds.safety_lock._probe import ProbeScores, score_heads
-from registry.kinds.safety_lock.extract import directions_and_scales, extract
+from registry.kinds.safety_lock.extract import extract
 from registry.live.sites import model_geometry
 from registry.measure.conversation import answer_tokens, conversation_text
 

@@ -22,6 +22,7 @@ def test_refusal_says_decision_artifact_and_code_first_then_the_rest() -> None:
     report = {
         "verdict": "refused",
         "artifact": "lock@1.0",
+        "measured": None,
         "findings": [
             finding("error", "base-mismatch"),
             finding("error", "config"),
@@ -36,10 +37,10 @@ def test_refusal_says_decision_artifact_and_code_first_then_the_rest() -> None:
 
 
 def test_compatible_keeps_its_warnings() -> None:
-    report: dict[str, Any] = {"verdict": "compatible", "artifact": "lock@1.0"}
+    report: dict[str, Any] = {"verdict": "compatible", "artifact": "lock@1.0", "measured": None}
     report["findings"] = [finding("warning", "chat-template")]
     assert check_text(report, model="m", lineage="a fine-tune").splitlines() == [
-        "compatible  lock@1.0  m  it is a fine-tune",
+        "compatible  lock@1.0  m  a fine-tune",
         "warning  chat-template  about chat-template",
     ]
 

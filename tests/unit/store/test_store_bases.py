@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import event
 from support.store_builders import GEOMETRY, digest_of, make_record
 
 from registry.errors import (
@@ -13,6 +14,7 @@ from registry.errors import (
     UsageError,
     VersionConflictError,
 )
+from registry.store import bases, blobs, session
 from registry.store.values import Alias
 
 if TYPE_CHECKING:
@@ -126,6 +128,108 @@ def test_a_misspelt_name_is_answered_with_the_near_ones(registry: Registry) -> N
     assert "safelatch base list" in str(caught.value.hint)
 
 
+def add_many(registry: Registry, count: int, **changes) -> None:
+    """Register look-alikes: other weights in the same geometry, all in one transaction."""
+    blob = digest_of("record of a look-alike")
+    with session.write(registry._engine) as connection:
+        blobs.remember(connection, blob, 1)
+        for number in range(count):
+            name = f"look-alike {number}"
+            bases.add(connection, name, make_record(name, **{"like": number} | changes), blob)
+
+
+def probed(registry: Registry, name: str, **changes):
+    return registry.add_base(name, make_record(name, **changes), f"record of {name}".encode())
+
+
+def names(found) -> list[str]:
+    return [base.name for base in found]
+
+
+def test_the_nearest_base_is_found_among_200_look_alikes(registry: Registry) -> None:
+    add_many(registry, 200)
+    base = probed(registry, "ann", like=1000)
+    probed(registry, "a farther one", like=1000, relative=0.2)
+    child = make_record("child", like=1000, relative=0.01)
+    assert registry.bases_near(child, limit=1) == [base]
+    assert names(registry.bases_near(child, limit=2)) == ["a farther one", "ann"]
+    assert len(registry.bases_near(child)) == 8
+
+
+def test_no_probe_is_read_with_a_base(registry: Registry) -> None:
+    probed(registry, "ann", like=1)
+    queries = []
+    event.listen(registry._engine, "before_cursor_execute", lambda *got: queries.append(got[2]))
+    registry.bases()
+    registry.base("ann")
+    registry.bases_like(GEOMETRY)
+    assert queries
+    assert not [query for query in queries if "probe" in query]
+
+
+def test_a_base_without_a_probe_is_always_a_candidate(registry: Registry) -> None:
+    add_many(registry, 3)
+    probed(registry, "of an earlier release")
+    child = make_record("child", like=0, relative=0.01)
+    found = registry.bases_near(child, limit=1)
+    assert names(found) == ["look-alike 0", "of an earlier release"]
+
+
+def test_a_checkpoint_without_a_probe_gets_every_base_of_its_geometry(registry: Registry) -> None:
+    add_many(registry, 20)
+    assert registry.bases_near(make_record("child"), limit=1) == registry.bases_like(GEOMETRY)
+    assert len(registry.bases_near(make_record("child"), limit=1)) == 20
+
+
+def test_a_base_of_another_geometry_is_never_near(registry: Registry) -> None:
+    other = replace(GEOMETRY, kv_heads=4)
+    probed(registry, "ann", geometry=other, like=1)
+    probed(registry, "of an earlier release", geometry=other)
+    probed(registry, "bob", like=2)
+    assert names(registry.bases_near(make_record("child", like=1))) == ["bob"]
+    assert names(registry.bases_near(make_record("ann", like=1))) == ["bob"]
+    assert registry.bases_near(make_record("ann", replace(GEOMETRY, layers=3), like=1)) == []
+
+
+def test_the_same_weights_are_found_whatever_the_probe_says(registry: Registry) -> None:
+    add_many(registry, 20, like=1)
+    base = probed(registry, "ann", like=2)
+    assert base in registry.bases_near(make_record("ann", like=1, relative=0.01), limit=1)
+
+
+def test_bases_as_near_as_the_last_are_all_found(registry: Registry) -> None:
+    """Edits that no sample of the probe meets: nothing says which of them is nearest."""
+    add_many(registry, 12, like=1)
+    probed(registry, "another", like=2)
+    found = registry.bases_near(make_record("child", like=1, relative=0.01), limit=1)
+    assert names(found) == sorted(f"look-alike {number}" for number in range(12))
+
+
+def test_a_checkpoint_that_is_no_numbers_gets_as_many_as_were_asked_for(
+    registry: Registry,
+) -> None:
+    add_many(registry, 20)
+    child = make_record("child", like=1)
+    child.samples = dict.fromkeys(child.samples, b"\xff" * 4 * 8192)
+    assert len(registry.bases_near(child, limit=3)) == 3
+
+
+def test_more_bases_than_one_query_can_name_are_found(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "_PART", 7)
+    add_many(registry, 20, like=1)
+    found = registry.bases_near(make_record("child", like=1))
+    assert found == registry.bases_like(GEOMETRY)
+    assert len(found) == 20
+
+
+def test_bases_are_counted(registry: Registry) -> None:
+    assert registry.base_count() == 0
+    add_many(registry, 3)
+    assert registry.base_count() == 3
+
+
 def test_bases_like_wants_every_number_equal(registry: Registry) -> None:
     add(registry, "ann")
     assert [base.name for base in registry.bases_like(GEOMETRY)] == ["ann"]
@@ -149,11 +253,10 @@ def test_what_cannot_be_an_alias_is_refused(registry: Registry, alias: Alias) ->
 
 def test_quotes_and_sql_in_every_field_are_only_text(registry: Registry) -> None:
     name = NASTY.strip()
-    record = make_record("nasty", replace(GEOMETRY, family="l'lama\""))
-    base = registry.add_base(name, record, b"record", [("path", NASTY)])
+    base = registry.add_base(name, make_record("nasty"), b"record", [("path", NASTY)])
     assert registry.base(name) == registry.base(NASTY) == base
-    assert base.family == "l'lama\""
-    assert registry.bases_like(record.geometry) == [base]
+    assert registry.bases_like(GEOMETRY) == [base]
+    assert registry.bases_like(replace(GEOMETRY, family=NASTY)) == []
     assert registry.verify_events() == []
 
 

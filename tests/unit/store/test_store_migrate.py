@@ -81,7 +81,7 @@ def _definitions(engine: Engine) -> dict[str, list[str]]:
         found = dict(connection.exec_driver_sql(query).all())
     found.pop("alembic_version", None)
     return {
-        name: sorted(re.sub(r"\s+", " ", line).strip(" ,") for line in sql.splitlines())
+        name: sorted(re.sub(r'["\s]+', " ", line).strip(" ,") for line in sql.splitlines())
         for name, sql in found.items()
     }
 

@@ -16,3 +16,10 @@ def test_question_is_empty_when_nothing_resembles() -> None:
 
 def test_question_names_every_candidate() -> None:
     assert did_you_mean("lokc", ["lock"]) == " Did you mean lock?"
+
+
+def test_among_10_000_names_the_near_one_is_found_whatever_its_place() -> None:
+    known = [f"organisation/model-{number}" for number in range(10_000)]
+    assert nearest("organisation/modle-4711", known)[0] == "organisation/model-4711"
+    assert nearest("tiny-lama", [*known, "tiny-llama"]) == ["tiny-llama"]
+    assert nearest("", known) == []

@@ -20,7 +20,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import pytest
-from sqlalchemy import delete, insert
+from sqlalchemy import delete, insert, update
 from support.store_builders import digest_of, make_record, publish
 from support.store_migrations import (
     GOLDEN,
@@ -39,7 +39,7 @@ from registry.reference import Reference
 from registry.store import migrate, session
 from registry.store.catalog import Registry
 from registry.store.identity import registry_id
-from registry.store.tables import identity
+from registry.store.tables import bases, identity
 
 if TYPE_CHECKING:
     from registry.settings import Settings
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 FROZEN = {
     "0001": "blake3:f4d3e34349bd68094e140f1684e3b43d0d3fc313221bafbd2d71ae2928f371c4",
     "0002": "blake3:c277bc117bc662b7d528e1ba2b340751d503d0deb3d0adf25aff41de2f25d233",
+    "0003": "blake3:d8731df5df0a4fd597a0b524d1719d57939e933ef429dc45409473d575bdf219",
 }
 NOON = dt.datetime(2030, 1, 1, 12, tzinfo=dt.timezone.utc)
 
@@ -57,7 +58,7 @@ def populate(registry: Registry) -> None:
         "base", make_record(), b"record of base",
         [("path", "/models/base"), ("hub", "org/base@" + "0" * 40), ("sha256-set", "f" * 64)],
     )  # fmt: skip
-    registry.add_base('it\'s a "bäse" ☃; --', make_record("other"), b"record of other")
+    registry.add_base('it\'s a "bäse" ☃; --', make_record("other", like=1), b"record of other")
     first = publish(
         registry, "lock", "1.0.0", not_before="2030-01-01T00:00:00Z", expires="2031-01-01T00:00:00Z"
     )
@@ -117,6 +118,19 @@ def test_a_database_of_an_earlier_release_keeps_every_row(
         registry.add_base("new", make_record("new"), b"record of new")
         assert publish(registry, "lock", "2.0.0").label == "lock@2.0.0"
         assert registry.verify_events() == []
+
+
+def test_a_base_from_before_probes_is_still_found(settings: Settings) -> None:
+    engine = old_database(settings, "0002")
+    migrate.upgrade(engine)
+    assert [row["probe"] for row in rows(engine)["bases"]] == [None, None]
+    with pytest.raises(StoreError, match="probe_size"), session.write(engine) as connection:
+        connection.execute(update(bases).values(probe=b"short"))
+    engine.dispose()
+    with Registry.open(settings=settings) as registry:
+        registry.add_base("new", make_record("new", like=1), b"record of new")
+        found = registry.bases_near(make_record("child", like=1), limit=1)
+        assert [base.name for base in found] == sorted(base.name for base in registry.bases())
 
 
 def test_a_registry_keeps_the_id_it_has_and_one_without_gets_one(settings: Settings) -> None:

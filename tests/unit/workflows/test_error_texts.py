@@ -404,7 +404,7 @@ def a_model_whose_attention_outputs_were_shrunk(place: Place) -> None:
     errors.BaseModelMismatchError,
     (
         "(draft): expected a fine-tune of planted-base within distance 0.25, the model in "
-        "memory is at distance 1.02.\n"
+        "memory is at distance 1.27.\n"
         "See which base this checkpoint descends from: safelatch lineage MODEL, and what "
         "is there for it: safelatch list"
     ),
@@ -473,7 +473,7 @@ def a_registry_that_was_never_made(place: Place) -> None:
 @says(
     errors.DatabaseOutdatedError,
     (
-        "sqlite:///{home}/registry.db: expected revision 0002, got 0000.\n"
+        "sqlite:///{home}/registry.db: expected revision 0003, got 0000.\n"
         "Back it up, then run: safelatch db upgrade"
     ),
 )

@@ -68,7 +68,7 @@ def look_alike(source, target):
     values = tensors["lm_head.weight"]
     changed = np.random.default_rng(0).standard_normal(values.size).astype(values.dtype)
     where = positions("lm_head.weight", values.shape)
-    assert len(where) < values.size / 50
+    assert len(where) < values.size / 15
     changed[where] = values.reshape(-1)[where]
     tensors["lm_head.weight"] = changed.reshape(values.shape)
     save_file(tensors, target, metadata={"format": "pt"})

@@ -1,0 +1,189 @@
+"""Whose child is this model, on what evidence, and what was done to make it?
+
+Candidates are the registered bases nearest by measurement, and those that the model's own files
+name. A claim decides nothing: it is listed beside what was measured. Weights alone rarely say which
+of two relatives came first; ``Candidate.direction`` says what does.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from registry.checkpoint.change import Change, classify
+from registry.checkpoint.claims import read_claims
+from registry.errors import BaseNotFoundError
+from registry.workflows.bases import base_record, descents, judged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
+
+    from registry.checkpoint.claims import Claim
+    from registry.checkpoint.lineage import Lineage
+    from registry.checkpoint.record import BaseRecord
+    from registry.store.catalog import Registry
+    from registry.store.values import Base
+    from registry.workflows.bases import Descent
+    from registry.workflows.identify import Identified
+
+Direction = Literal["measured", "claimed", "unknown"]
+
+_ONE_WAY = frozenset(
+    {"quantised-int8", "quantised-nf4", "quantised-4bit", "quantised-gguf", "vocabulary-extended"}
+)
+_NARROWER = frozenset({"F64 to F32", "F64 to F16", "F64 to BF16", "F32 to F16", "F32 to BF16"})
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A registered base, how the model stands to it, and what was done to it.
+
+    Attributes:
+        base: The base.
+        lineage: What was measured.
+        change: What was done, to the parent and to those that are claimed; ``None`` for others
+            and for those beyond the bounds.
+        claims: What the model's files say of this base.
+    """
+
+    base: Base
+    lineage: Lineage
+    change: Change | None
+    claims: tuple[Claim, ...]
+
+    @property
+    def direction(self) -> Direction:
+        """What says that the base came first: the change itself, a claim, or nothing."""
+        change = self.change
+        if change is not None and (
+            (change.kind in _ONE_WAY and change.added_tokens >= 0)
+            or change.figures.get("cast") in _NARROWER
+        ):
+            return "measured"
+        return "claimed" if self.claims else "unknown"
+
+    @property
+    def kind(self) -> str:
+        """What was done, in one word; the relation where that was not asked."""
+        return self.lineage.relation if self.change is None else self.change.kind
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "base": self.base.name,
+            "base_weights": self.base.weights,
+            "direction": self.direction,
+            "claimed_by": sorted({source for claim in self.claims for source in claim.sources}),
+            "change": None if self.change is None else self.change.to_dict(),
+            **self.lineage.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestry:
+    """What is known of a model's origin.
+
+    Attributes:
+        candidates: Registered bases, best evidence first, then nearest.
+        claims: Everything that the model's files declare, with the registered base it names.
+    """
+
+    candidates: tuple[Candidate, ...]
+    claims: tuple[tuple[Claim, Base | None], ...]
+
+    @property
+    def parent(self) -> Candidate | None:
+        """The base it descends from, as measured; ``None`` when none is within the bounds."""
+        best = self.candidates[0] if self.candidates else None
+        return best if best is not None and best.lineage.is_descendant else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "base": None if self.parent is None else self.parent.base.name,
+            "claims": [
+                {**claim.to_dict(), "registered_as": None if base is None else base.name}
+                for claim, base in self.claims
+            ],
+            "descents": [candidate.to_dict() for candidate in self.candidates],
+            "metadata": None,
+        }
+
+
+def trace(registry: Registry, model: Identified) -> Ancestry:
+    """Return the registered bases that ``model`` may descend from, and what was done to each.
+
+    Raises:
+        UnsafeFormatError: a file that declares the origin breaks the rules of its format.
+        CorruptStoreError: the record of a base is not what was stored.
+    """
+    folder = model.path if model.path.is_dir() else model.path.parent
+    claims = tuple((claim, base_of_claim(registry, claim)) for claim in read_claims(folder))
+    claimed = [(base, claim) for claim, base in claims if base is not None]
+    found = descents(registry, model.record)
+    known = {descent.base.weights for descent in found}
+    found += [
+        judged(registry, base, model.record)
+        for base, _ in claimed
+        if base.weights not in known and base.family == model.record.geometry.family
+    ]
+    found.sort(key=lambda d: d.order)
+    relatives = [
+        (descent, base_record(registry, descent.base))
+        for descent in found
+        if descent.lineage.is_descendant
+    ]
+    named = {base.weights for base, _ in claimed}
+    changes = _changes(model.record, relatives, named)
+    candidates = tuple(
+        Candidate(
+            descent.base,
+            descent.lineage,
+            changes.get(descent.base.weights),
+            tuple(claim for base, claim in claimed if base.weights == descent.base.weights),
+        )
+        for descent in found
+    )
+    return Ancestry(candidates, claims)
+
+
+def base_of_claim(registry: Registry, claim: Claim) -> Base | None:
+    """Return the registered base that ``claim`` names: by name, place, or its repository.
+
+    A claim without a commit names every commit of its repository; two bases of it are no answer.
+    """
+    with suppress(BaseNotFoundError):
+        return registry.base(claim.base)
+    found = [
+        base
+        for base in registry.bases_of_repository(claim.base)
+        if any(
+            alias.scheme == "hub"
+            and (commit := alias.value.removeprefix(f"{claim.base}@")) != alias.value
+            and claim.revision in {None, "main", commit}
+            for alias in base.aliases
+        )
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _changes(
+    child: BaseRecord, relatives: Sequence[tuple[Descent, BaseRecord]], named: AbstractSet[str]
+) -> dict[str, Change]:
+    """Return what was done to the nearest relative and to those that are ``named``.
+
+    The others may have been merged in.
+    """
+    records = [(descent.base.name, record) for descent, record in relatives]
+    return {
+        descent.base.weights: classify(
+            record,
+            child,
+            lineage=descent.lineage,
+            others=[other for other in records if other[0] != descent.base.name],
+        )
+        for index, (descent, record) in enumerate(relatives)
+        if index == 0 or descent.base.weights in named
+    }

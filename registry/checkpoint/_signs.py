@@ -33,7 +33,8 @@ Kind = Literal[
     "merge", "unrelated", "unknown",
 ]  # fmt: skip
 
-_MOST = 0.9  # of what is asked: almost every one
+_MOST = 0.9  # almost every one
+_LEVELS = 0.6  # of the runs that changed; of another change's runs none have a quantiser's levels
 _SHARED, _EXPLAINED, _FIRST = 0.8, 0.3, 0.5
 _ROUNDING, _HALF, _LOW_RANK = 1.3, 0.5, 0.75
 _SPARSE, _STEPS = 0.1, 2.0
@@ -53,13 +54,15 @@ def spread(everything: Sequence[Pair], moved: Sequence[Pair]) -> dict[str, Any]:
         changed += float(touched.mean()) * pair.base.numel
         if touched.any():
             values = pair.flat(pair.theirs)[touched]
-            sizes.append(np.abs(difference[touched]) / steps(values, pair.child.dtype))
+            size = np.abs(difference[touched]) / steps(values, pair.child.dtype)
+            sizes.append(size[np.isfinite(size)])
     total = sum(pair.base.numel for pair in moved)
+    every = np.concatenate(sizes) if sizes else np.empty(0)
     return {
         "matrices": sum(pair.is_matrix for pair in moved),
         "of_matrices": sum(pair.is_matrix for pair in everything),
         "changed_share": short(changed / total) if total else 0.0,
-        "steps": short(float(np.median(np.concatenate(sizes)))) if sizes else 0.0,
+        "steps": short(float(np.median(every))) if every.size else 0.0,
     }
 
 
@@ -81,7 +84,7 @@ def _quantised(moved: Sequence[Pair], sites: Sites, figures: dict[str, Any]) -> 
     if not families:
         return None
     family, count = families.most_common(1)[0]
-    if count < _MOST * runs:
+    if count < _LEVELS * runs:
         return None
     figures |= {
         "runs": runs,

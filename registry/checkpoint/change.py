@@ -114,7 +114,7 @@ def _kind(
     lineage: Lineage,
     others: Sequence[tuple[str, BaseRecord]],
 ) -> tuple[Kind, dict[str, Any]]:
-    if not lineage.is_descendant:
+    if lineage.relation in {"unrelated", "other-structure"}:
         figures = {"correlation": short(lineage.correlation)}
         return ("unrelated" if lineage.relation == "unrelated" else "unknown"), figures
     everything = pairs(base, child)
@@ -127,6 +127,8 @@ def _kind(
         kind = sign(moved, sites_for(base.geometry.family), figures)
         if kind is not None:
             return kind, figures
+    if not lineage.is_descendant:  # too far for a fine-tune, and nothing else shows
+        return "unknown", figures | {"correlation": short(lineage.correlation)}
     return ("merge" if is_merge(base, child, moved, others, figures) else "fine-tune"), figures
 
 

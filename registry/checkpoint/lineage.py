@@ -57,8 +57,8 @@ class Lineage:
         per_layer: The same for the matrices of each decoder layer of the base.
         vectors: Largest relative distance of a role of vectors; infinite when a role that was all
             zero no longer is.
-        correlation: Cosine of the two models' layer matrices as vectors, -1 to 1; 0 where it cannot
-            be estimated.
+        correlation: Cosine of base and child as vectors, averaged over the layers' matrices by their
+            size, -1 to 1; a matrix of which it cannot be estimated counts as 0.
         changed: Tensors in both with another digest.
         missing: Tensors of the base alone, sorted.
         unexpected: Tensors of the child alone, sorted.
@@ -175,7 +175,8 @@ def _distances(
     base: BaseRecord, child: BaseRecord, sites: Sites
 ) -> tuple[float, tuple[float, ...], float, float]:
     theirs = {entry.name: entry for entry in child.entries}
-    total, stack, layers = Squares(), Squares(), [Squares() for _ in range(base.geometry.layers)]
+    cosines, weights = 0.0, 0
+    total, layers = Squares(), [Squares() for _ in range(base.geometry.layers)]
     roles: dict[str, Squares] = {}
     for entry in base.entries:
         other = theirs.get(entry.name)
@@ -186,7 +187,7 @@ def _distances(
         if other.shape != entry.shape:
             _add_common_rows(base, child, entry, total)
             continue
-        change, size, product = _mean_squares(base, child, entry, other)
+        change, size, cosine = _compare(base, child, entry, other)
         layer = sites.layer_of(entry.name)
         if len(entry.shape) < 2:
             roles.setdefault(vector_role(sites, entry.name), Squares()).add(
@@ -196,11 +197,12 @@ def _distances(
                 continue
         for squares in (total, *(() if layer is None else (layers[layer],))):
             squares.add(change * entry.numel, size * entry.numel)
-        if layer is not None:
-            stack.add(change * entry.numel, size * entry.numel, product * entry.numel)
+        if layer is not None and len(entry.shape) > 1:
+            cosines += cosine * entry.numel
+            weights += entry.numel
     vectors = max((squares.ratio() for squares in roles.values()), default=0.0)
     distances = tuple(squares.ratio() for squares in layers)
-    return total.ratio(), distances, vectors, stack.correlation()
+    return total.ratio(), distances, vectors, cosines / weights if weights else 0.0
 
 
 def _add_common_rows(base: BaseRecord, child: BaseRecord, entry: Entry, total: Squares) -> None:
@@ -216,22 +218,25 @@ def _add_common_rows(base: BaseRecord, child: BaseRecord, entry: Entry, total: S
     total.add(change * entry.numel, size * entry.numel)
 
 
-def _mean_squares(
+def _compare(
     base: BaseRecord, child: BaseRecord, ours: Entry, theirs: Entry
 ) -> tuple[float, float, float]:
-    """Return the mean of the change's squares, the base's squares, and base times child."""
+    """Return mean squares of the change and of the base's values in one tensor, and the cosine."""
     import numpy as np
 
     with np.errstate(invalid="ignore", over="ignore"):
         values = to_float64(flat_bits(base, ours), ours.dtype)
         size = float(np.mean(values**2))
         if (ours.dtype, ours.digest) == (theirs.dtype, theirs.digest):
-            return 0.0, size, size
+            return 0.0, size, 1.0
         others = to_float64(flat_bits(child, theirs), theirs.dtype)
         if others.shape != values.shape:  # complex against real
             return math.inf, size, 0.0
-        change = float(np.mean((others - values) ** 2))
-        return change, size, float(np.mean(others * values))
+        scale = math.sqrt(size * float(np.mean(others**2)))
+        product = float(np.mean(others * values))
+        is_known = 0 < scale < math.inf and math.isfinite(product)
+        cosine = product / scale if is_known else 0.0
+        return float(np.mean((others - values) ** 2)), size, cosine
 
 
 @dataclass(slots=True)
@@ -240,14 +245,12 @@ class Squares:
 
     change: float = 0.0
     size: float = 0.0
-    product: float = 0.0
     tensors: int = 0
 
-    def add(self, change: float, size: float, product: float = 0.0) -> None:
+    def add(self, change: float, size: float) -> None:
         """Add those of one tensor."""
         self.change += change
         self.size += size
-        self.product += product
         self.tensors += 1
 
     def ratio(self) -> float:
@@ -257,10 +260,3 @@ class Squares:
         if self.size == 0.0 or not (math.isfinite(self.change) and math.isfinite(self.size)):
             return math.inf
         return math.sqrt(self.change / self.size)
-
-    def correlation(self) -> float:
-        """Return the cosine of what was changed and what it became; 0 where there is none."""
-        became = self.change - self.size + 2 * self.product  # |c|^2 = |c - b|^2 - |b|^2 + 2 b.c
-        if not math.isfinite(became) or became <= 0 or self.size <= 0:
-            return 0.0
-        return self.product / math.sqrt(self.size * became)

@@ -38,19 +38,23 @@ def lineage(
 ) -> None:
     """Say which registered base a model descends from, and what was done to it, as measured.
 
-    With --no-download no weights are read: the answer rests on what the Hub says of its files.
+    MODEL may be an adapter's folder: then each base it fits is judged with it merged in. With
+    --no-download no weights are read: the answer rests on what the Hub says of its files.
     """
+    from registry.checkpoint.adapter import is_adapter
     from registry.cli.models import read_model
+    from registry.plainfile import expanded
     from registry.report.lineage import lineage_table, lineage_text
     from registry.workflows import journal
     from registry.workflows.lineage import trace
 
-    if no_download:
-        document = _from_metadata(invocation, model, revision)
-        invocation.emit(
-            text=lambda: lineage_text(document), document=document, table=lineage_table([])
-        )
-        context.exit(0 if document["base"] is not None else NO)
+    if no_download or is_adapter(expanded(model)):
+        stated = (
+            _from_metadata(invocation, model, revision) if no_download
+            else _of_adapter(invocation, model)
+        )  # fmt: skip
+        invocation.emit(text=lambda: lineage_text(stated), document=stated, table=lineage_table([]))
+        context.exit(NO if stated["base"] is None else 0)
     with invocation.registry() as registry:
         with invocation.progress() as progress:
             identified = read_model(
@@ -84,6 +88,14 @@ def _from_metadata(invocation: Invocation, model: str, revision: str | None) -> 
         )
     with invocation.registry() as registry:
         found = from_metadata(registry, model, revision)
+    return {"model": model, "weights": None, **found.to_dict()}
+
+
+def _of_adapter(invocation: Invocation, model: str) -> dict[str, Any]:
+    from registry.workflows.adapters import trace_adapter
+
+    with invocation.registry() as registry:
+        found = trace_adapter(registry, model)
     return {"model": model, "weights": None, **found.to_dict()}
 
 

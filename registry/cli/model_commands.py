@@ -27,6 +27,7 @@ from registry.cli.invocation import (
     reference_to,
 )
 from registry.cli.outfile import require_place
+from registry.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,27 +101,38 @@ def check(  # noqa: PLR0917 -- click passes them by name
     measure: bool,
     no_cache: bool,
 ) -> None:
-    """Say whether an artifact and a model belong together."""
+    """Say whether an artifact and a model belong together.
+
+    MODEL may be an adapter's folder: it is judged as merged into the artifact's base.
+    """
+    from registry.checkpoint.adapter import is_adapter
     from registry.cli.models import check_live
+    from registry.plainfile import expanded
     from registry.report.lineage import kind_words
     from registry.report.verdicts import check_text
     from registry.workflows import journal
+    from registry.workflows.adapters import check_adapter
     from registry.workflows.check import check as judge
     from registry.workflows.find import find_bundle
 
     if data is not None and not measure:
         raise click.UsageError("--data goes with --measure.", context)
     reference = reference_to(ref)
+    weights, recorded = None, False
     with _registry_for(invocation, reference) as registry:
         bundle = find_bundle(reference, registry)
-        identified = _read(invocation, model, revision, no_cache=no_cache)
-        if measure:
-            report = check_live(invocation, bundle, identified, device, data)
+        if is_adapter(expanded(model)):
+            _refuse_measuring(model, measure=measure)
+            report = check_adapter(bundle, model)
         else:
-            report = judge(bundle, identified.record)
-        recorded = journal.reports(registry, identified, [bundle], [report])
-    document = {"model": model, "weights": identified.record.weights, **report.to_dict(),
-                "recorded": recorded}  # fmt: skip
+            identified = _read(invocation, model, revision, no_cache=no_cache)
+            weights = identified.record.weights
+            report = (
+                check_live(invocation, bundle, identified, device, data) if measure
+                else judge(bundle, identified.record)
+            )  # fmt: skip
+            recorded = journal.reports(registry, identified, [bundle], [report])
+    document = {"model": model, "weights": weights, **report.to_dict(), "recorded": recorded}
     invocation.emit(
         text=lambda: check_text(document, model=model, lineage=kind_words(document)),
         document=document,
@@ -213,6 +225,14 @@ def audit(
     if out is not None:
         invocation.say(f"{summary['protected']} of {summary['models']} models are protected")
     context.exit(0 if summary["protected"] == summary["models"] else NO)
+
+
+def _refuse_measuring(model: str, *, measure: bool) -> None:
+    if measure:
+        raise UsageError(
+            f"expected a model for --measure, got an adapter: {model}.",
+            hint="Merge it with PEFT and measure what comes out, or leave --measure away.",
+        )
 
 
 def _read(

@@ -34,7 +34,9 @@ def lineage_text(document: Mapping[str, Any]) -> str:
     """
     found, stated = document["descents"], document["metadata"]
     lines = []
-    if stated is not None:
+    if document["adapter"] is not None:
+        lines += _adapter_lines(document)
+    elif stated is not None:
         about = f"{document['model']}@{stated['commit'][:12]}"
         lines.append(line(stated["relation"], document["base"], about, stated["evidence"]))
         lines.append(_stated_table(stated["candidates"]).to_text())
@@ -48,6 +50,47 @@ def lineage_text(document: Mapping[str, Any]) -> str:
     lines += _claims(document["claims"])
     lines.append(lineage_table(found).to_text())
     return "\n".join(part for part in lines if part)
+
+
+def _adapter_lines(document: Mapping[str, Any]) -> list[str]:
+    adapter = document["adapter"]
+    fitting = [each for each in adapter["descents"] if each["lineage"] is not None]
+    lines = []
+    for each in fitting:
+        if each["base"] != document["base"]:
+            continue
+        told = change_words({**each["lineage"], "change": each["change"]})
+        lines.append(line("adapter", each["base"], f"{each['change']['kind']} {told}"))
+        named = f"named by {', '.join(each['claimed_by'])}" if each["claimed_by"] else "not named"
+        lines.append(line("evidence", f"level {each['level']}, {_LEVELS[each['level']]}; {named}"))
+        lines += _touched(each)
+    others = [each["base"] for each in fitting if each["base"] != document["base"]]
+    if not lines:
+        fact = (
+            "which of them it is for its bytes do not say" if others else "no base has its shapes"
+        )
+        lines.append(line("no-base", document["model"], fact))
+    if others:
+        lines.append(line("fits", ", ".join(others)))
+    if adapter["unseen"]:
+        lines.append(line("unseen", f"{adapter['unseen']} more bases were not looked at"))
+    lines += [
+        line("misfit", each["base"], wrong)
+        for each in adapter["descents"]
+        for wrong in each["misfits"][:_NAMED]
+    ]
+    return lines
+
+
+def _touched(descent: Mapping[str, Any]) -> list[str]:
+    found = [item for item in descent["touched"] if item["relative"] is not None]
+    if not found:
+        return []
+    most = max(found, key=lambda item: item["relative"])
+    layers = _ranges(descent["change"]["layers"]) or "none"
+    share = f"{100 * most['relative']:.2g} % of its norm"
+    told = f"{len(found)} weights, layers {layers}; most {most['weight']} ({share})"
+    return [line("touches", told)]
 
 
 def _stated_table(candidates: Sequence[Mapping[str, Any]]) -> Table:
@@ -102,7 +145,7 @@ def change_words(candidate: Mapping[str, Any]) -> str:
         f"{cell(figures.get('shared_in_layer'))} within a layer)",
         "unknown": f"at distance {far}, and nothing says what was done",
     }
-    if change["kind"] == "sparse-edit" and not figures.get("steps"):
+    if change["kind"] == "sparse-edit" and not figures.get("changed_share"):
         words["sparse-edit"] = _unseen(change["changed"])
     levels = f"the levels of {figures.get('levels')} in {_percent(figures, 'levels_share')}"
     told = words.get(change["kind"], f"at distance {far}, {levels} of the runs looked at")

@@ -17,20 +17,23 @@ from registry.checkpoint.change import classify
 from registry.checkpoint.claims import read_claims
 from registry.checkpoint.effective import effective_record, misfits, touched
 from registry.checkpoint.lineage import judge
+from registry.checkpoint.record import BaseRecord
 from registry.workflows.bases import base_record
+from registry.workflows.check import Finding, check
 from registry.workflows.lineage import base_of_claim
 
 if TYPE_CHECKING:
     import os
 
+    from registry.artifact.bundle import Bundle
     from registry.checkpoint.change import Change
     from registry.checkpoint.claims import Claim
     from registry.checkpoint.effective import Touched
     from registry.checkpoint.lineage import Lineage
-    from registry.checkpoint.record import BaseRecord
     from registry.digest import Digest
     from registry.store.catalog import Registry
     from registry.store.values import Base
+    from registry.workflows.check import CheckReport
 
 MOST_JUDGED = 16
 """Most bases that are judged without being named."""
@@ -104,16 +107,20 @@ class AdapterAncestry:
         return fitting[0] if len(fitting) == 1 and not self.unseen else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the JSON form: that of an ancestry, with what is known of the adapter in it."""
         return {
-            "adapter": self.digest,
             "base": None if self.base is None else self.base.base.name,
             "claims": [
                 {**claim.to_dict(), "registered_as": None if base is None else base.name}
                 for claim, base in self.claims
             ],
-            "descents": [item.to_dict() for item in self.descents],
-            "unseen": self.unseen,
+            "descents": [],
+            "metadata": None,
+            "adapter": {
+                "digest": self.digest,
+                "descents": [item.to_dict() for item in self.descents],
+                "unseen": self.unseen,
+            },
         }
 
 
@@ -126,9 +133,34 @@ def trace_adapter(registry: Registry, folder: str | os.PathLike[str]) -> Adapter
         CorruptStoreError: the record of a base is not what was stored.
     """
     with Adapter.open(folder) as adapter:
-        claims = tuple((claim, base_of_claim(registry, claim)) for claim in read_claims(adapter.folder))
+        claims = tuple(
+            (claim, base_of_claim(registry, claim)) for claim in read_claims(adapter.folder)
+        )
         found, unseen = adapter_descents(registry, adapter, claims)
         return AdapterAncestry(adapter.digest, tuple(found), claims, unseen)
+
+
+def check_adapter(bundle: Bundle, folder: str | os.PathLike[str]) -> CheckReport:
+    """Judge ``bundle`` against its own base with the adapter in ``folder`` merged into it.
+
+    The report warns that an adapter's bytes do not say which base it was trained on.
+
+    Raises:
+        GeometryError: the adapter is not for this base.
+        CheckpointNotFoundError, UnsafeFormatError, SchemaViolationError, CompatibilityError,
+        EvidenceError: see ``Adapter.open`` and ``check``.
+    """
+    with Adapter.open(folder) as adapter:
+        base = BaseRecord.from_tensors(bundle.base_tensors())
+        report = check(bundle, effective_record(base, adapter))
+    promised = bundle.manifest.base.name
+    doubt = Finding(
+        "warning",
+        "adapter",
+        f"expected a model, got an adapter: judged as merged into {promised}, which its names and "
+        "shapes fit; that it was trained on it they do not say.",
+    )
+    return replace(report, findings=(*report.findings, doubt))
 
 
 def adapter_descents(

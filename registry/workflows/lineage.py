@@ -109,6 +109,7 @@ class Ancestry:
             ],
             "descents": [candidate.to_dict() for candidate in self.candidates],
             "metadata": None,
+            "adapter": None,
         }
 
 

@@ -126,6 +126,7 @@ class RemoteLineage:
                 "candidates": [candidate.to_dict() for candidate in self.candidates],
                 "header_bytes": self.header_bytes,
             },
+            "adapter": None,
         }
 
 

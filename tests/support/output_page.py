@@ -21,6 +21,7 @@ SHARED = (
     "measured-lineage",
     "lineage-to-base",
     "stated-lineage",
+    "adapter-lineage",
     "change",
     "claim",
     "error",
@@ -59,6 +60,7 @@ def render() -> str:
     parts += _section("What was done to a base", SCHEMA["$defs"]["change"])
     parts += _section("A claim", SCHEMA["$defs"]["claim"])
     parts += _section("A lineage without weights", SCHEMA["$defs"]["stated-lineage"])
+    parts += _section("An adapter", SCHEMA["$defs"]["adapter-lineage"])
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -112,6 +114,7 @@ _NAMES = {
     "[what was done](#what-was-done-to-a-base)) and a [measured lineage](#a-measured-lineage)",
     "change": "[what was done](#what-was-done-to-a-base)",
     "claim": "[claim](#a-claim)",
+    "adapter-lineage": "[adapter](#an-adapter)",
     "stated-lineage": "[lineage without weights](#a-lineage-without-weights)",
 }
 

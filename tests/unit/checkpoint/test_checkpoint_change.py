@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -199,6 +200,16 @@ def test_one_flipped_bit_anywhere_is_found_and_named(record, base):
     assert found.figures["matrices"] == 0  # of those that a sample met
 
 
+@pytest.mark.parametrize("name", [UP, "model.norm.weight"])
+def test_a_flipped_bit_of_an_exponent_is_named_however_far_it_leads(record, base, name):
+    where = int(positions(name, BASE[name].shape)[0])
+    data = bytearray(BASE[name].data)
+    data[2 * where + 1] ^= 0x40
+    found = classify(base, record(BASE | {name: replace(BASE[name], data=bytes(data))}))
+    assert (found.kind, found.changed) == ("sparse-edit", (name,))
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
 def test_more_embeddings_over_the_same_weights_extend_the_vocabulary(record, base):
     rows = np.concatenate([BASE[EMBEDDING].values, noise((64, 192), 3)])
     config = CONFIG | {"vocab_size": 576}
@@ -220,9 +231,7 @@ def test_other_first_rows_are_no_extension_of_the_vocabulary(record, base):
 
 def test_a_merge_is_told_only_when_the_other_parent_is_known(record, base):
     one, two = tuned(0.05, seed=1), tuned(0.05, seed=2)
-    mixed = {
-        name: tensor(0.4 * one[name].values + 0.6 * two[name].values, "BF16") for name in BASE
-    }
+    mixed = {name: tensor(0.4 * one[name].values + 0.6 * two[name].values, "BF16") for name in BASE}
     child = record(mixed)
     known = classify(base, child, others=[("one", record(one)), ("two", record(two))])
     assert known.kind == "merge"

@@ -133,7 +133,8 @@ def test_a_value_that_is_not_finite_makes_the_distance_infinite(record, name):
     values = TENSORS[name].values.copy()
     values[:] = np.nan
     found = judge(record(), record(TENSORS | {name: tensor(values)}))
-    assert (found.relation, found.distance) == ("unrelated", math.inf)
+    assert (found.relation, found.distance) == ("distant", math.inf)
+    assert found.correlation > 0.8, "one tensor hides what the others show"
     assert found.per_layer == (0.0, math.inf)
     assert found.to_dict()["distance"] is None
     json.dumps(found.to_dict(), allow_nan=False)

@@ -38,6 +38,7 @@ def document(*found: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "claims": [],
         "descents": list(found),
         "metadata": None,
+        "adapter": None,
         **changes,
     }
 
@@ -50,16 +51,20 @@ def document(*found: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (
             "fine-tune",
             {},
-            "at distance 0.01235, 2 of 7 matrices changed; a merge with a model that is not "
-            "registered looks the same",
+            (
+                "at distance 0.01235, 2 of 7 matrices changed; a merge with a model that is not "
+                "registered looks the same"
+            ),
         ),
         (
             "sparse-edit",
             {"steps": 12.0},
-            "at distance 0.01235, 50 % of the weights of 2 of 7 matrices changed, by 12 of their "
-            "dtype's steps",
+            (
+                "at distance 0.01235, 50 % of the weights of 2 of 7 matrices changed, by 12 of their "
+                "dtype's steps"
+            ),
         ),
-        ("sparse-edit", {"steps": 0.0}, "3 tensors have other bits where no sample is"),
+        ("sparse-edit", {"changed_share": 0.0}, "3 tensors have other bits where no sample is"),
         (
             "merged-lora",
             {"rank": 8},
@@ -68,8 +73,10 @@ def document(*found: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (
             "merge",
             {"merge_explained": 0.98, "parents": {"one": 0.4, "two": 0.6}},
-            "at distance 0.01235, 98 % of the change is 0.4 of the way to one + 0.6 of the way to "
-            "two",
+            (
+                "at distance 0.01235, 98 % of the change is 0.4 of the way to one + 0.6 of the way to "
+                "two"
+            ),
         ),
         (
             "abliterated",
@@ -78,8 +85,10 @@ def document(*found: dict[str, Any], **changes: Any) -> dict[str, Any]:
                 "shared_direction": 1.0,
                 "shared_in_layer": 0.5,
             },
-            "at distance 0.01235, 99.8 % of the change of 2 of 7 matrices is one direction of the "
-            "residual stream (cosine squared 1 over all layers, 0.5 within a layer)",
+            (
+                "at distance 0.01235, 99.8 % of the change of 2 of 7 matrices is one direction of the "
+                "residual stream (cosine squared 1 over all layers, 0.5 within a layer)"
+            ),
         ),
         (
             "quantised-gguf",
@@ -152,3 +161,51 @@ def test_a_check_names_the_kind_of_change(kind: str, words: str) -> None:
     child = candidate(kind)
     assert kind_words({"change": child["change"], "lineage": child}) == words
     assert kind_words({"change": None, "lineage": child}) == "derived at distance 0.01235"
+
+
+def adapter(*found: dict[str, Any], unseen: int = 0, base: str | None = "acme") -> dict[str, Any]:
+    described = {"digest": "blake3:" + "2" * 64, "descents": list(found), "unseen": unseen}
+    return document(base=base, adapter=described)
+
+
+def fits(base: str, *, claimed: bool = False) -> dict[str, Any]:
+    judged = candidate("merged-lora", {"rank": 4})
+    weight = {"weight": "w", "layer": 2, "rank": 4, "norm": 1.0, "relative": 0.05}
+    return {
+        "base": base, "base_weights": judged["base_weights"], "level": 2,
+        "claimed_by": ["adapter_config.json"] if claimed else [],
+        "lineage": {"distance": 0.0123456}, "change": judged["change"], "touched": [weight],
+        "misfits": [],
+    }  # fmt: skip
+
+
+def test_an_adapter_is_told_with_its_base_and_what_it_touches() -> None:
+    text = lineage_text(adapter(fits("acme", claimed=True), fits("other"), unseen=3))
+    assert text.splitlines() == [
+        (
+            "adapter  acme  merged-lora at distance 0.01235, a change of rank 4 at most in 2 of 7 "
+            "matrices"
+        ),
+        "evidence  level 2, names and shapes agree; named by adapter_config.json",
+        "touches  1 weights, layers 0, 2; most w (5 % of its norm)",
+        "fits  other",
+        "unseen  3 more bases were not looked at",
+    ]
+
+
+def test_an_adapter_that_fits_several_bases_and_names_none_has_no_base() -> None:
+    text = lineage_text(adapter(fits("acme"), fits("other"), base=None))
+    assert text.splitlines() == [
+        "no-base  ./m  which of them it is for its bytes do not say",
+        "fits  acme, other",
+    ]
+
+
+def test_an_adapter_for_another_base_is_told_why() -> None:
+    wrong = fits("acme", claimed=True) | {
+        "lineage": None, "change": None, "touched": [], "misfits": ["w: expected [1], got [2]"]
+    }  # fmt: skip
+    assert lineage_text(adapter(wrong, base=None)).splitlines() == [
+        "no-base  ./m  no base has its shapes",
+        "misfit  acme  w: expected [1], got [2]",
+    ]

@@ -57,8 +57,8 @@ class Lineage:
         per_layer: The same for the matrices of each decoder layer of the base.
         vectors: Largest relative distance of a role of vectors; infinite when a role that was all
             zero no longer is.
-        correlation: Cosine of base and child as vectors, averaged over the layers' matrices by their
-            size, -1 to 1; a matrix of which it cannot be estimated counts as 0.
+        correlation: Cosine of base and child as vectors, averaged over the layers' matrices by
+            their size, -1 to 1; a matrix of which it cannot be estimated counts as 0.
         changed: Tensors in both with another digest.
         missing: Tensors of the base alone, sorted.
         unexpected: Tensors of the child alone, sorted.

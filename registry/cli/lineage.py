@@ -36,7 +36,7 @@ def lineage(
     no_cache: bool,
     no_download: bool,
 ) -> None:
-    """Say which registered base a model descends from, and what was done to it, as measured.
+    """Say which base a model descends from, and what was done to it.
 
     MODEL may be an adapter's folder: then each base it fits is judged with it merged in. With
     --no-download no weights are read: the answer rests on what the Hub says of its files.

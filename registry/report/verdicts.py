@@ -26,10 +26,7 @@ def check_text(document: Mapping[str, Any], *, model: str, lineage: str) -> str:
     """
     errors = [f for f in document["findings"] if f["severity"] == "error"]
     warnings = [f for f in document["findings"] if f["severity"] != "error"]
-    if errors:
-        first = (errors[0]["code"], printable(errors[0]["message"]))
-    else:
-        first = (model, lineage)
+    first = (errors[0]["code"], printable(errors[0]["message"])) if errors else (model, lineage)
     lines = [line(document["verdict"], document["artifact"], *first)]
     lines += [line(f["severity"], f["code"], f["message"]) for f in (*errors[1:], *warnings)]
     if document["measured"] is not None:

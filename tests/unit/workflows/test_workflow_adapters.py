@@ -16,10 +16,15 @@ from support.tiny_models import (
 )
 
 from registry.checkpoint.adapter import Adapter
-from registry.errors import CheckpointNotFoundError
+from registry.errors import CheckpointNotFoundError, GeometryError
 from registry.settings import Settings
 from registry.store.values import Alias
-from registry.workflows.adapters import AdapterAncestry, adapter_descents, trace_adapter
+from registry.workflows.adapters import (
+    AdapterAncestry,
+    adapter_descents,
+    check_adapter,
+    trace_adapter,
+)
 from registry.workflows.bases import add_base
 from registry.workflows.identify import identify
 
@@ -159,10 +164,40 @@ def test_the_json_form_is_json(filled: Registry, tmp_path: Path) -> None:
         ).to_dict()
         assert json.loads(json.dumps(document, allow_nan=False)) == document
         assert document["claims"][0]["registered_as"] == "wide"
-        assert document["descents"][0]["misfits"]
+        assert document["adapter"]["descents"][0]["misfits"]
         assert document["base"] is None
 
 
 def test_a_folder_that_is_no_adapter_is_refused(filled: Registry, tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError):
         trace_adapter(filled, tmp_path / "one")
+
+
+def adapter_for(world: Any, folder: Path, *, size: float = 0.05) -> Path:
+    geometry = world.bundle.manifest.geometry
+    wide = geometry["heads"] * geometry["head_dim"]
+    tensors = factors(Q0, wide, geometry["hidden_size"], size=size)
+    return write_adapter(folder, tensors, lora_config())
+
+
+def test_an_artifact_is_checked_against_its_own_base_with_the_adapter_merged_in(
+    world: Any, tmp_path: Path
+) -> None:
+    report = check_adapter(world.bundle, adapter_for(world, tmp_path / "lora"))
+    assert report.verdict == "compatible"
+    assert [finding.code for finding in report.findings] == ["adapter"]
+    assert report.lineage.relation == "derived"
+
+
+def test_an_adapter_that_moves_its_base_too_far_is_refused(world: Any, tmp_path: Path) -> None:
+    report = check_adapter(world.bundle, adapter_for(world, tmp_path / "lora", size=50.0))
+    assert report.verdict == "refused"
+    assert report.errors[0].code == "base-mismatch"
+
+
+def test_an_adapter_for_another_base_is_no_fine_tune_of_this_one(
+    world: Any, tmp_path: Path
+) -> None:
+    other = write_adapter(tmp_path / "lora", factors(Q0, 7, 5), lora_config())
+    with pytest.raises(GeometryError, match="q_proj"):
+        check_adapter(world.bundle, other)

@@ -27,6 +27,7 @@ from lineage_table import print_table
 from lineage_variants.catalogue import VARIANTS, Bench, Variant
 from lineage_variants.truth import Case, Truth, measure, read_truth, write_truth
 
+from registry.checkpoint.change import classify, explain
 from registry.checkpoint.fingerprint import fingerprint
 from registry.checkpoint.lineage import judge
 from registry.checkpoint.reader import Checkpoint
@@ -91,12 +92,14 @@ def answer(case: Case, child: Path, truth: Truth, records: Records) -> dict[str,
 def _classified(
     case: Case, base: BaseRecord, child: BaseRecord, records: Records
 ) -> tuple[str, dict[str, Any], tuple[str, ...]]:
-    try:
-        from registry.checkpoint.change import classify
-    except ImportError:
-        return "", {}, ()
-    others = [(name, records.of(folder)) for name, folder in case.others]
-    change = classify(base, child, others=others)
+    """Return what the command says where the case's base and the other models are registered."""
+    known = [("base", base), *((name, records.of(folder)) for name, folder in case.others)]
+    judged = [(name, record, judge(record, child)) for name, record in known]
+    near = [each for each in judged if each[2].is_descendant]
+    if len(near) > 1:
+        _, change = explain(child, sorted(near, key=lambda each: each[2].distance))
+    else:
+        change = classify(base, child)
     return change.kind, dict(change.figures), tuple(change.changed)
 
 

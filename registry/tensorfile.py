@@ -42,6 +42,7 @@ ITEM_BITS = {
 """Bits per element of each dtype the format names and this project reads."""
 
 _MOST_DIMENSIONS = 64  # of an array in NumPy, and of a tensor in torch
+_MOST_SIZE = (1 << 53) - 1  # beyond it canonical JSON has no number, and a record no shape
 _MOST_ELEMENTS = 1 << 60  # times 8 bytes still fits the signed 64 bits that readers multiply in
 _MOST_OFFSET = (1 << 63) - 1
 _MOST_FINDINGS = 1000  # a hostile header can hold millions; nobody reads more
@@ -168,6 +169,8 @@ def is_shape(value: Any) -> bool:
     """Return whether ``value`` is a list of sizes that every reader can multiply."""
     if not _whole_numbers(value) or len(value) > _MOST_DIMENSIONS:
         return False
+    if any(size > _MOST_SIZE for size in value):  # beside a 0 the elements would not tell
+        return False
     elements: int = math.prod(size for size in value if size)
     return elements < _MOST_ELEMENTS
 
@@ -185,8 +188,8 @@ def _entry(name: str, fields: Any, findings: list[str]) -> TensorEntry | None:
         findings.append(f"{label}: unknown dtype {str(dtype)[:40]!r}")
     if not is_shape(shape):
         findings.append(
-            f"{label}: shape: expected at most {_MOST_DIMENSIONS} non-negative integers and fewer "
-            f"than 2^60 elements, got {shape!r:.80}"
+            f"{label}: shape: expected at most {_MOST_DIMENSIONS} non-negative integers below "
+            f"2^53 and fewer than 2^60 elements, got {shape!r:.80}"
         )
     if not _whole_numbers(offsets) or len(offsets) != 2 or max(offsets) > _MOST_OFFSET:
         findings.append(

@@ -11,11 +11,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import isfinite, sqrt
 from typing import TYPE_CHECKING, Any
 
+from registry.checkpoint._module_names import LONGEST_NAME, NamePattern, ends_in
 from registry.digest import parse_json
 from registry.errors import CompatibilityError, SchemaViolationError, listed
 
@@ -37,9 +37,10 @@ SAVE_AGAIN = (
 """Hint of every error about an adapter whose files contradict each other."""
 
 _MOST_PATTERNS = 1024
-_PATTERN = re.compile(r"\^?(?:[\w.-]|\\\.)+\$?", re.ASCII)
 _PLAIN_INIT = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 """Initialisations after which the stored factors are the whole change; others edit the base."""
+_NOT_LINEAR = frozenset({"embed_tokens", "lm_head", "wte"})
+"""Ends of names that PEFT leaves out of ``all-linear``: embeddings, and the output head."""
 _READ = frozenset({
     "alpha_pattern", "bias", "exclude_modules", "init_lora_weights", "layers_pattern",
     "layers_to_transform", "lora_alpha", "lora_bias", "modules_to_save", "peft_type", "r",
@@ -76,44 +77,45 @@ class LoraSettings:
 
     rank: int
     alpha: float
-    ranks: tuple[tuple[re.Pattern[str], int], ...]
-    alphas: tuple[tuple[re.Pattern[str], float], ...]
+    ranks: tuple[tuple[NamePattern, int], ...]
+    alphas: tuple[tuple[NamePattern, float], ...]
     is_rank_stabilised: bool
     bias: str
     has_lora_bias: bool
-    targets: tuple[str, ...] | None
-    excluded: tuple[str, ...]
+    targets: frozenset[str] | None
+    excluded: frozenset[str]
     layers: frozenset[int] | None
-    layer_lists: tuple[str, ...]
+    layer_lists: frozenset[str]
     saved: tuple[str, ...]
 
     def rank_of(self, module: str) -> int:
         """Return the rank that ``module`` has."""
-        return next((rank for key, rank in self.ranks if key.match(module)), self.rank)
+        return next((rank for key, rank in self.ranks if key.matches(module)), self.rank)
 
     def scale_of(self, module: str) -> float:
         """Return what B @ A of ``module`` is multiplied by."""
-        alpha = next((alpha for key, alpha in self.alphas if key.match(module)), self.alpha)
+        alpha = next((alpha for key, alpha in self.alphas if key.matches(module)), self.alpha)
         rank = self.rank_of(module)
         return alpha / (sqrt(rank) if self.is_rank_stabilised else rank)
 
     def is_target(self, module: str) -> bool:
         """Return whether ``module`` has factors, for a loader."""
-        if _ends(module, self.excluded):
+        if ends_in(module, self.excluded):
             return False
         if any(f".{name}." in f".{module}." for name in self.saved):
             return False
-        if self.targets is None or module in self.targets:
+        if self.targets is None:
+            return not ends_in(module, _NOT_LINEAR)
+        if module in self.targets:
             return True
-        if not _ends(module, self.targets):
+        if not ends_in(module, self.targets):
             return False
         return self.layers is None or self._layer(module) in self.layers
 
     def is_replaced(self, module: str) -> bool:
         """Return whether ``module`` or one that holds it is replaced as a whole."""
-        parts = module.split(".")
-        holders = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
-        return any(holder.endswith(self.saved) for holder in holders)
+        holders = (module[:end] for end, letter in enumerate(module) if letter == ".")
+        return any(holder.endswith(self.saved) for holder in (*holders, module))
 
     def _layer(self, module: str) -> int | None:
         """Return the first number that counts modules of a list, as PEFT finds it."""
@@ -185,7 +187,7 @@ def _expressions(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in ("rank_pattern", "alpha_pattern"):
         patterns = document.get(name)
         for key in patterns if isinstance(patterns, dict) else ():
-            if not _PATTERN.fullmatch(key):
+            if not NamePattern.allows(key):
                 yield name, key
 
 
@@ -216,10 +218,12 @@ def _settings(document: Mapping[str, Any], wrong: list[str]) -> LoraSettings:
         is_rank_stabilised=flag("use_rslora"),
         bias=str(bias),
         has_lora_bias=flag("lora_bias"),
-        targets=None if is_everything else names("target_modules"),
-        excluded=names("exclude_modules"),
+        targets=None if is_everything else frozenset(names("target_modules")),
+        excluded=frozenset(names("exclude_modules")),
         layers=_layers(document.get("layers_to_transform"), wrong),
-        layer_lists=(lists,) if isinstance(lists, str) and lists else names("layers_pattern"),
+        layer_lists=frozenset(
+            (lists,) if isinstance(lists, str) and lists else names("layers_pattern")
+        ),
         saved=names("modules_to_save"),
     )
 
@@ -243,13 +247,19 @@ def _patterns(
     name: str,
     read: Callable[[Any, str, list[str]], Any],
     wrong: list[str],
-) -> tuple[tuple[re.Pattern[str], Any], ...]:
+) -> tuple[tuple[NamePattern, Any], ...]:
     value = document.get(name) or {}
     if not isinstance(value, dict) or len(value) > _MOST_PATTERNS:
         wrong.append(f"$.{name}: expected an object of at most {_MOST_PATTERNS:,} members")
         return ()
+    longest = max(map(len, value), default=0)
+    if longest > LONGEST_NAME:
+        wrong.append(
+            f"$.{name}: expected names of at most {LONGEST_NAME} characters, got one of {longest:,}"
+        )
+        return ()
     return tuple(
-        (re.compile(rf"(?:.*\.)?(?:{key})$"), read(item, f"$.{name}[{key!r:.80}]", wrong))
+        (NamePattern.of(key), read(item, f"$.{name}[{key!r:.80}]", wrong))
         for key, item in value.items()
     )
 
@@ -262,7 +272,3 @@ def _layers(value: Any, wrong: list[str]) -> frozenset[int] | None:
         wrong.append(f"$.layers_to_transform: expected layers, got {value!r:.80}")
         return None
     return frozenset(items)
-
-
-def _ends(module: str, ends: tuple[str, ...]) -> bool:
-    return module in ends or module.endswith(tuple(f".{end}" for end in ends))

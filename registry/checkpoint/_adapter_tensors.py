@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from registry.checkpoint._adapter_config import CONFIG, SAVE_AGAIN
+from registry.checkpoint._module_names import LONGEST_NAME
 from registry.checkpoint.values import is_float
 from registry.errors import UnsafeFormatError, listed
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 
 _PREFIX = "base_model.model."
-_MOST_ELEMENTS = 1 << 28  # of a factor, which takes 2 GB in float64
-_MOST_MATCHES = 1 << 20  # of a module's name with a pattern: some seconds
+_MOST_ELEMENTS = 1 << 26  # of a factor, which takes 512 MiB in float64
+_MOST_MATCHES = 1 << 20  # of a name with one of the config: some seconds
 _FACTORS = {
     ".lora_A.weight": "A", ".lora_B.weight": "B", ".lora_B.bias": "bias of B",
     ".lora_embedding_A": "embedding A", ".lora_embedding_B": "embedding B",
@@ -54,26 +55,16 @@ def account(infos: Mapping[str, TensorInfo], settings: LoraSettings) -> AdapterT
     Raises:
         UnsafeFormatError: one is of no use, or contradicts another or the config; all are listed.
     """
-    found, wrong = AdapterTensors(), []
-    for stored, info in infos.items():
-        name = stored.removeprefix(_PREFIX)
-        end = next((end for end in _FACTORS if name.endswith(end)), None)
-        if name == stored:
-            wrong.append(f"{stored!r:.160}: expected a name that begins with {_PREFIX}")
-        elif end is not None:
-            found.factors.setdefault(name.removesuffix(end), {})[_FACTORS[end]] = info
-        else:
-            tensor = _replaced_tensor(name)
-            if tensor in found.whole:
-                wrong.append(f"{stored!r:.160}: a second tensor that replaces {tensor:.120}")
-            found.whole[tensor] = info
-    if len(found.factors) * (len(settings.ranks) + len(settings.alphas)) > _MOST_MATCHES:
-        wrong.append(f"{CONFIG}: too many patterns for {len(found.factors):,} modules")
+    wrong: list[str] = []
+    found = _by_use(infos, wrong)
+    if _matches(found, settings) > _MOST_MATCHES:
+        count = len(found.factors) + len(found.whole)
+        wrong.append(f"{CONFIG}: too many patterns for {count:,} modules")
     else:
         for module, roles in found.factors.items():
             wrong += _wrong_factors(module, roles, settings)
-    for tensor, info in found.whole.items():
-        wrong += _wrong_replacement(tensor, info, found, settings)
+        for tensor, info in found.whole.items():
+            wrong += _wrong_replacement(tensor, info, found, settings)
     if not found.factors:
         wrong.append("no factors at all")
     if wrong:
@@ -83,6 +74,35 @@ def account(infos: Mapping[str, TensorInfo], settings: LoraSettings) -> AdapterT
             hint=SAVE_AGAIN,
         )
     return found
+
+
+def _by_use(infos: Mapping[str, TensorInfo], wrong: list[str]) -> AdapterTensors:
+    found = AdapterTensors()
+    for stored, info in infos.items():
+        name = stored.removeprefix(_PREFIX)
+        end = next((end for end in _FACTORS if name.endswith(end)), None)
+        if len(stored) > LONGEST_NAME:
+            wrong.append(
+                f"{stored[:40]!r}...: expected a name of at most {LONGEST_NAME} characters, "
+                f"got {len(stored):,}"
+            )
+        elif name == stored:
+            wrong.append(f"{stored!r:.160}: expected a name that begins with {_PREFIX}")
+        elif end is not None:
+            found.factors.setdefault(name.removesuffix(end), {})[_FACTORS[end]] = info
+        else:
+            tensor = _replaced_tensor(name)
+            if tensor in found.whole:
+                wrong.append(f"{stored!r:.160}: a second tensor that replaces {tensor:.120}")
+            found.whole[tensor] = info
+    return found
+
+
+def _matches(found: AdapterTensors, settings: LoraSettings) -> int:
+    """Return how many names of tensors and of the config are held against each other, at most."""
+    of_factors = len(settings.ranks) + len(settings.alphas) + len(settings.saved)
+    holders = sum(tensor.count(".") + 1 for tensor in found.whole)
+    return len(found.factors) * of_factors + holders * len(settings.saved)
 
 
 def _replaced_tensor(name: str) -> str:
@@ -128,7 +148,7 @@ def _wrong_factors(
         for info in roles.values()
         if not is_float(info.dtype)
     ]
-    if not settings.is_target(module):
+    if not settings.is_target(module) or (kind and settings.targets is None):
         wrong.append(f"{label}: {CONFIG} does not name it in target_modules")
     a, b = roles[f"{kind}A"].shape, roles[f"{kind}B"].shape
     rank = settings.rank_of(module)

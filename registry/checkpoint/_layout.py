@@ -176,14 +176,17 @@ def _missing_hint(path: Path) -> str:
 
 def _folder_hint(folder: Path) -> str:
     names = {file.name for file in folder.iterdir()}
-    if "adapter_config.json" in names:
+    has_pickle = any(name.endswith((".bin", ".pt", ".pth")) for name in names)
+    if "adapter_config.json" in names and (
+        "adapter_model.safetensors" in names or not has_pickle  # PEFT would load the pickle
+    ):
         return (
             "This is an adapter. Merge it with PEFT, save the base's tokenizer to OUT too, and "
             f"name OUT: AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
             ".merge_and_unload().save_pretrained('OUT'); "
             "AutoTokenizer.from_pretrained('BASE').save_pretrained('OUT')"
         )
-    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+    if has_pickle:
         return _convert_hint()
     if any(name.endswith(".gguf") for name in names):
         return (

@@ -1,7 +1,8 @@
 """The signs by which a kind of change is known, each with its threshold; change.py has the order.
 
-A sign is given the tensors that moved and writes the figures it looked at, whether it holds or not.
-Thresholds were set on real weights (docs/lineage.md has what they get right and what they miss).
+A sign is given the tensors that moved. It returns the kind, or ``None`` where it does not hold, and
+the figures it looked at in either case. Thresholds were set on real weights (docs/lineage.md has
+what they get right and what they miss).
 """
 
 from __future__ import annotations
@@ -21,41 +22,50 @@ from registry.checkpoint.values import PRECISION, held_in, steps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.checkpoint.pairs import Pair
+    from registry.checkpoint.pairs import TensorPair
     from registry.checkpoint.ranks import Direction
     from registry.checkpoint.record import BaseRecord
-    from registry.checkpoint.sites import Sites
     from registry.checkpoint.values import Values
 
-Kind = Literal[
+    Figures = dict[str, Any]
+    Sign = tuple["ChangeKind | None", Figures]
+
+ChangeKind = Literal[
     "identical", "cast", "fine-tune", "sparse-edit", "merged-lora", "quantised-int8",
     "quantised-nf4", "quantised-4bit", "quantised-gguf", "vocabulary-extended", "abliterated",
     "merge", "unrelated", "unknown",
 ]  # fmt: skip
 
-_MOST = 0.9  # almost every one
-_LEVELS = 0.6  # of the runs that changed; of another change's runs none have a quantiser's levels
-_SHARED, _EXPLAINED, _FIRST = 0.8, 0.3, 0.5
-_ROUNDING, _HALF, _LOW_RANK = 1.3, 0.5, 0.75
-_SPARSE, _STEPS = 0.1, 2.0
-_FEW = 3
-_COMBINED = 0.95
 _LOOKED_AT = 64
+"""Matrices whose runs are looked at, of all roles and layers."""
+_LEVELS = 0.6
+"""Share of the runs that changed which hold a quantiser's levels. Other changes leave almost none;
+of a row whose largest weight is far above the rest, some are not told."""
+_SHARED, _EXPLAINED = 0.8, 0.3
+"""One direction in all layers: mean squared cosine with it, and its share of the change."""
+_SHARED_IN_LAYER, _FIRST = 0.9, 0.5
+"""A direction per layer: the same within a layer, and the first direction's share of a matrix."""
+_ROUNDING = 1.4
+"""What is left beside a low rank or a merge, at most, in units of what rounding leaves."""
+_ABOVE_ROUNDING = 0.5
+"""Share of the change that a low rank or a merge has to explain, at least."""
+_LOW_RANK = 0.5
+"""Share of the changed matrices that have to be of low rank."""
+_SPARSE, _STEPS, _FEW_MATRICES = 0.1, 2.0, 3
+"""A sparse edit: share of the weights at most, steps of the dtype above, or matrices at most."""
+_COMBINED = 0.95
+"""Share of the change that is a merge whatever rounding is."""
 
 
-def spread(everything: Sequence[Pair], moved: Sequence[Pair]) -> dict[str, Any]:
+def spread(everything: Sequence[TensorPair], moved: Sequence[TensorPair]) -> Figures:
     """Return how many weights changed, and by how many of their dtype's steps."""
     import numpy as np
 
     changed, sizes = 0.0, []
     for pair in moved:
-        difference = pair.flat(pair.change)
-        touched = difference != 0
+        touched = pair.change != 0
         changed += float(touched.mean()) * pair.base.numel
-        if touched.any():
-            values = pair.flat(pair.theirs)[touched]
-            size = np.abs(difference[touched]) / steps(values, pair.child.dtype)
-            sizes.append(size[np.isfinite(size)])
+        sizes.append(np.abs(pair.change[touched]) / steps(pair.theirs[touched], pair.child.dtype))
     total = sum(pair.base.numel for pair in moved)
     every = np.concatenate(sizes) if sizes else np.empty(0)
     return {
@@ -66,60 +76,64 @@ def spread(everything: Sequence[Pair], moved: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def _quantised(moved: Sequence[Pair], sites: Sites, figures: dict[str, Any]) -> Kind | None:
+def quantised(moved: Sequence[TensorPair]) -> Sign:
+    """Return which quantiser's levels most changed runs of neighbours hold."""
     import numpy as np
 
-    del sites
     matrices = [pair for pair in moved if pair.is_matrix]
     matrices = [pair for pair in matrices if pair.layer is not None] or matrices
-    some = np.argsort(splitmix64(0, len(matrices)))[:_LOOKED_AT]  # of all roles and layers
+    some = np.argsort(splitmix64(0, len(matrices)))[:_LOOKED_AT]
     made: Counter[str | None] = Counter()
     for pair in (matrices[index] for index in some):
         made.update(quantisers(pair, PRECISION[held_in(pair.theirs, pair.child.dtype)]))
     runs = sum(made.values())
-    families: Counter[str] = Counter()
+    families: Counter[ChangeKind] = Counter()
     for name, count in made.items():
         if name is not None:
-            families[name if name in {"nf4", "int8", "4bit"} else "gguf"] += count
+            families[_FAMILIES.get(name, "quantised-gguf")] += count
     if not families:
-        return None
-    family, count = families.most_common(1)[0]
-    if count < _LEVELS * runs:
-        return None
-    figures |= {
+        return None, {"runs": runs}
+    kind, count = families.most_common(1)[0]
+    figures = {
         "runs": runs,
         "levels_share": short(count / runs),
         "levels": max((name for name in made if name), key=lambda name: made[name]),
     }
-    kinds: dict[str, Kind] = {
-        "nf4": "quantised-nf4", "int8": "quantised-int8", "4bit": "quantised-4bit",
-        "gguf": "quantised-gguf",
-    }  # fmt: skip
-    return kinds[family]
+    return (kind if count >= _LEVELS * runs else None), figures
 
 
-def _abliterated(moved: Sequence[Pair], sites: Sites, figures: dict[str, Any]) -> Kind | None:
-    writes = [pair for pair in moved if sites.writes_residual(pair.name)]
-    found = direction_of(writes, transposed=sites.transposed)
+_FAMILIES: dict[str, ChangeKind] = {
+    "nf4": "quantised-nf4", "int8": "quantised-int8", "4bit": "quantised-4bit",
+}  # fmt: skip
+
+
+def abliterated(moved: Sequence[TensorPair], width: int) -> Sign:
+    """Return whether what writes to the residual stream changed in one direction of it.
+
+    Args:
+        moved: The tensors that moved.
+        width: Of the residual stream.
+    """
+    found = direction_of([pair for pair in moved if pair.writes_residual], width)
     if found is None:
-        return None
-    figures |= {
+        return None, {}
+    figures = {
         "shared_direction": short(found.shared),
         "shared_in_layer": short(found.by_layer),
         "explained_by_direction": short(found.explained),
         "first_direction": short(found.first),
     }
-    return "abliterated" if _is_one_direction(found) else None
+    return ("abliterated" if _is_one_direction(found) else None), figures
 
 
 def _is_one_direction(found: Direction) -> bool:
     everywhere = found.shared >= _SHARED and found.explained >= _EXPLAINED
-    in_layers = found.by_layer >= _MOST and found.first >= _FIRST
+    in_layers = found.by_layer >= _SHARED_IN_LAYER and found.first >= _FIRST
     return everywhere or in_layers
 
 
-def _merged_lora(moved: Sequence[Pair], sites: Sites, figures: dict[str, Any]) -> Kind | None:
-    del sites
+def merged_lora(moved: Sequence[TensorPair]) -> Sign:
+    """Return whether most changed matrices changed by a low rank and rounding alone."""
     ranks = [
         rank
         for pair in moved
@@ -127,43 +141,43 @@ def _merged_lora(moved: Sequence[Pair], sites: Sites, figures: dict[str, Any]) -
         and (rank := rank_of(pair, held_in(pair.theirs, pair.child.dtype))) is not None
     ]
     if not ranks:
-        return None
+        return None, {}
     low = [
-        rank
+        rank.rank
         for rank in ranks
-        if rank.is_low and rank.residual <= _ROUNDING and rank.explained >= _HALF
+        if rank.is_low and rank.residual <= _ROUNDING and rank.explained >= _ABOVE_ROUNDING
     ]
-    figures |= {
-        "rank": round(median(rank.rank for rank in ranks)),
+    figures = {
+        "rank": max(low, default=None),
+        "median_rank": round(median(rank.rank for rank in ranks)),
         "beside_rank": short(median(rank.residual for rank in ranks)),
         "low_rank_share": short(len(low) / len(ranks)),
     }
-    if len(low) < _LOW_RANK * len(ranks):
-        return None
-    figures["rank"] = max(rank.rank for rank in low)
-    return "merged-lora"
+    return ("merged-lora" if len(low) >= _LOW_RANK * len(ranks) else None), figures
 
 
-def _sparse(moved: Sequence[Pair], sites: Sites, figures: dict[str, Any]) -> Kind | None:
-    del sites
-    if not moved:
-        return "sparse-edit"  # the digests differ, and no sample does
-    few = figures["changed_share"] <= _SPARSE and figures["steps"] > _STEPS
-    local = figures["matrices"] <= min(_FEW, figures["of_matrices"] // 2)
-    return "sparse-edit" if few or local else None
+def sparse(spread: Figures, unread: int) -> Sign:
+    """Return whether few weights changed, by much, or few matrices, or none that a sample met.
+
+    Args:
+        spread: What ``spread`` says of the tensors that moved.
+        unread: How many tensors changed whose values cannot be reckoned with.
+    """
+    few = spread["changed_share"] <= _SPARSE and spread["steps"] > _STEPS and not unread
+    local = spread["matrices"] + unread <= min(_FEW_MATRICES, spread["of_matrices"] // 2)
+    return ("sparse-edit" if few or local else None), {}
 
 
-def is_merge(
+def merge(
     base: BaseRecord,
     child: BaseRecord,
-    moved: Sequence[Pair],
+    moved: Sequence[TensorPair],
     others: Sequence[tuple[str, BaseRecord]],
-    figures: dict[str, Any],
-) -> bool:
-    """Fit the change by the changes of ``others``; write their shares into ``figures``.
+) -> Sign:
+    """Return whether the change is a sum of the changes of ``others``, with the share of each.
 
-    It is a merge when they explain nearly all of it, or most of it and what is left is what
-    rounding leaves.
+    It is when they explain nearly all of it, or most of it and what is left is what rounding
+    leaves.
     """
     import numpy as np
 
@@ -176,7 +190,7 @@ def is_merge(
         and set(names) <= (found := {pair.name: pair for pair in pairs(base, record)}).keys()
     }
     if not parents or not names:
-        return False
+        return None, {}
     made = {pair.name: pair for pair in moved}
     weights = np.concatenate(
         [
@@ -188,20 +202,23 @@ def is_merge(
     )
     columns = [_moves([found[name] for name in names])[0] * weights for found in parents.values()]
     change, rounding = (each * weights for each in _moves([made[name] for name in names]))
+    if not change.any():
+        return None, {}
     left = np.stack(columns, axis=1)
     shares, *_ = np.linalg.lstsq(left, change, rcond=None)
     rest = float(((left @ shares - change) ** 2).sum())
     noise = float((rounding**2).sum()) * (1 + float((shares**2).sum()))  # parents are rounded too
     explained = 1 - rest / float((change**2).sum())
-    figures |= {
+    figures = {
         "merge_explained": short(explained),
         "beside_merge": short(math.sqrt(rest / noise)),
         "parents": {name: short(float(s)) for name, s in zip(parents, shares, strict=True)},
     }
-    return explained >= _COMBINED or (explained >= _HALF and rest <= _ROUNDING**2 * noise)
+    is_rounding = explained >= _ABOVE_ROUNDING and rest <= _ROUNDING**2 * noise
+    return ("merge" if explained >= _COMBINED or is_rounding else None), figures
 
 
-def _moves(chosen: Sequence[Pair]) -> tuple[Values, Values]:
+def _moves(chosen: Sequence[TensorPair]) -> tuple[Values, Values]:
     """Return the changes of all flat samples, and what rounding leaves in each, one deviation."""
     import numpy as np
 
@@ -216,7 +233,3 @@ def _moves(chosen: Sequence[Pair]) -> tuple[Values, Values]:
 def short(value: float) -> float:
     """Return ``value`` with four significant digits."""
     return float(f"{value:.4g}")
-
-
-SIGNS = (_quantised, _abliterated, _sparse, _merged_lora)
-"""From the particular to the general."""

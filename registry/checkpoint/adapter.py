@@ -8,12 +8,14 @@ An adapter adds scale * B @ A to weights of a base that it does not hold. Rules:
   of the rank that the config says; a bias of B; or a tensor that replaces one of the base.
 - **Digest**: BLAKE3 over the canonical JSON of each module's scale and the sorted list of [name,
   dtype, shape, BLAKE3 of the tensor's bytes]: two configs that mean the same are one adapter.
-- The factors of one module are in memory at a time.
+- The opening reads bytes for their digest alone. Factors become numbers when they are asked for,
+  one module at a time: of an adapter that fits nothing, never.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, sqrt
 from typing import TYPE_CHECKING
 
 from registry.checkpoint._adapter_config import (
@@ -28,7 +30,7 @@ from registry.checkpoint.reader import Checkpoint
 from registry.checkpoint.record import Entry
 from registry.checkpoint.sketch import Sampler
 from registry.checkpoint.values import to_float64
-from registry.digest import Digest, digest_bytes, digest_json, digest_pieces
+from registry.digest import Digest, digest_json, digest_pieces
 from registry.errors import CheckpointNotFoundError, EvidenceError
 from registry.plainfile import SETTLE, expanded, read_plain, unreadable
 
@@ -58,7 +60,6 @@ class LoraModule:
         scale: What B @ A is multiplied by.
         out_features: Rows of B.
         in_features: Columns of A; rows of the table of an embedding.
-        norm: Frobenius norm of scale * B @ A, exact up to float64.
         has_bias: Whether a bias of B is added to the module's.
     """
 
@@ -68,7 +69,6 @@ class LoraModule:
     scale: float
     out_features: int
     in_features: int
-    norm: float
     has_bias: bool
 
     @property
@@ -86,10 +86,8 @@ class Replaced:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Return whether ``folder`` holds an adapter and no model's weights."""
-    if not ((folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()):
-        return False
-    if (folder / INDEX).exists():
+    """Return whether ``folder`` holds an adapter, readable or not, and no model's weights."""
+    if not (folder / CONFIG).is_file() or (folder / INDEX).exists():
         return False
     return not any(not file.name.startswith("adapter_") for file in folder.glob("*.safetensors"))
 
@@ -114,6 +112,7 @@ class Adapter:
         try:
             self._names = {info.name: name for name, info in self._checkpoint.tensors.items()}
             self._tensors = account(self._infos(), settings)
+            self._norms: dict[str, float] = {}
             self._digests: dict[str, Digest] = {}
             self.replaced = dict(self._read_replaced())
             self.modules = tuple(self._read_modules(settings))
@@ -160,6 +159,17 @@ class Adapter:
         b, a = (self._values(name) for name in self._pair(module.name))
         return b, a
 
+    def norm(self, module: LoraModule) -> float:
+        """Return the Frobenius norm of scale * B @ A; 0 only where that is 0 everywhere.
+
+        Accurate to 1e-6 and better, unless the columns of B cancel each other to below 1e-5 of
+        what they are: then it is no less than 1e-8 of that.
+        """
+        if module.name not in self._norms:
+            b, a = self.factors(module)
+            self._norms[module.name] = abs(module.scale) * _norm_of_product(b, a)
+        return self._norms[module.name]
+
     def bias(self, module: LoraModule) -> Values:
         """Return the bias of B, not scaled: [out_features]."""
         return self._values(self._tensors.factors[module.name]["bias of B"].name)
@@ -184,24 +194,18 @@ class Adapter:
     def _values(self, stored: str) -> Values:
         info = self._checkpoint.tensors[self._names[stored]]
         raw = self._checkpoint.read(self._names[stored])
-        if stored not in self._digests:
-            self._digests[stored] = digest_bytes(raw)
         return to_float64(raw, info.dtype).reshape(info.shape)
 
     def _read_modules(self, settings: LoraSettings) -> Iterator[LoraModule]:
         for name, found in sorted(self._tensors.factors.items()):
-            b, a = (self._values(stored) for stored in self._pair(name))
-            if "bias of B" in found:
-                self._values(found["bias of B"].name)
-            scale = settings.scale_of(name)
+            b, a = (self._checkpoint.tensors[self._names[role]] for role in self._pair(name))
             yield LoraModule(
                 name=name,
                 is_embedding="embedding A" in found,
                 rank=a.shape[0],
-                scale=scale,
+                scale=settings.scale_of(name),
                 out_features=b.shape[0],
                 in_features=a.shape[1],
-                norm=abs(scale) * _norm_of_product(b, a),
                 has_bias="bias of B" in found,
             )
 
@@ -214,11 +218,14 @@ class Adapter:
 
     def _measure(self) -> Digest:
         tensors = [
-            [name, info.dtype, list(info.shape), self._digests[name]]
+            [name, info.dtype, list(info.shape), self._digests.get(name) or self._digest_of(name)]
             for name, info in sorted(self._infos().items())
         ]
         scales = {module.name: module.scale for module in self.modules}
         return digest_json({"method": "lora", "scales": scales, "tensors": tensors})
+
+    def _digest_of(self, stored: str) -> Digest:
+        return digest_pieces(self._checkpoint.pieces(self._names[stored]))
 
 
 def _sampled(checkpoint: Checkpoint, name: str, sampler: Sampler) -> Iterator[memoryview]:
@@ -228,13 +235,33 @@ def _sampled(checkpoint: Checkpoint, name: str, sampler: Sampler) -> Iterator[me
 
 
 def _norm_of_product(b: Values, a: Values) -> float:
-    """Return the Frobenius norm of B @ A from products of the size of their rank."""
+    """Return the Frobenius norm of B @ A: its square is the sum of (B'B) * (AA').
+
+    Columns and rows are taken at one size, so that no square is 0 or infinite by itself. What
+    cancels below the rounding of the sum is that rounding: a change must not vanish by it.
+    """
     import numpy as np
 
-    with np.errstate(invalid="ignore", over="ignore"):
-        outer = np.asarray(np.linalg.qr(b, mode="r"))
-        inner = np.asarray(np.linalg.qr(a.T, mode="r"))
-        return float(np.linalg.norm(outer @ inner.T))
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        (columns, outer), (rows, inner) = _gram(b.T), _gram(a)
+        sizes = columns * rows
+        largest = float(sizes.max(initial=0.0))
+        if not 0.0 < largest < inf:
+            return largest
+        outer *= inner
+        outer *= sizes[:, None] / largest
+        outer *= sizes / largest
+        rounding = float(np.finfo(np.float64).eps) * float(np.abs(outer).sum())
+        return largest * sqrt(max(float(outer.sum()), rounding))
+
+
+def _gram(rows: Values) -> tuple[Values, Values]:
+    """Return the largest magnitude of each row, and the products of the rows divided by it."""
+    import numpy as np
+
+    sizes = np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0))
+    scaled = rows / np.where(sizes == 0, 1.0, sizes)[:, None]
+    return sizes, scaled @ scaled.T
 
 
 def _read_config(folder: Path) -> bytes:

@@ -220,8 +220,9 @@ def _value(text: str, below: list[str]) -> list[str] | None:
     flow = _FLOW.fullmatch(text)
     if flow is None:
         return _texts([_SCALAR.fullmatch(text)])
-    matches, position, inside = [], 0, flow[1].strip(" \t")
-    while position < len(inside):
+    matches: list[re.Match[str] | None] = []
+    position, inside = 0, flow[1].strip(" \t")
+    while position < len(inside) and len(matches) < MOST_CLAIMS:
         match = _FLOW_ITEM.match(inside, position)
         matches.append(match)
         if match is None:

@@ -41,7 +41,7 @@ class Touched:
         weight: Name of the tensor.
         layer: Decoder layer, 0-based; ``None`` outside the layers.
         rank: Of the change, at most.
-        norm: Frobenius norm of the change, exact up to float64.
+        norm: Frobenius norm of the change: see ``Adapter.norm``.
         relative: The same against that of the base's weight, which is estimated from its sketch.
     """
 
@@ -104,7 +104,7 @@ def effective_record(base: BaseRecord, adapter: Adapter) -> BaseRecord:
         if name in entries:  # not a head that the base ties to the embedding
             entries[name], samples[name] = item.entry, item.sketch
     for module in adapter.modules:
-        if module.norm != 0.0:
+        if adapter.norm(module) != 0.0:
             change = sampled_change(adapter, module, sites)
             _add(entries, samples, adapter, module.weight, change)
         if module.has_bias:
@@ -128,8 +128,9 @@ def touched(base: BaseRecord, adapter: Adapter) -> tuple[Touched, ...]:
         flat = to_float64(base.samples[entry.name], entry.dtype)[:count]
         size = sqrt(float(np.mean(flat**2)) * entry.numel)
         layer = sites.layer_of(entry.name)
-        relative = module.norm / size if size else float("inf")
-        found.append(Touched(entry.name, layer, module.rank, module.norm, relative))
+        norm = adapter.norm(module)
+        relative = norm / size if size else float("inf")
+        found.append(Touched(entry.name, layer, module.rank, norm, relative))
     return tuple(found)
 
 
@@ -151,8 +152,11 @@ def sampled_change(adapter: Adapter, module: LoraModule, sites: Sites) -> Values
 
 
 def _bias(adapter: Adapter, module: LoraModule) -> Values:
+    import numpy as np
+
     where = positions(f"{module.name}.bias", (module.out_features,))
-    return adapter.bias(module)[where] * module.scale
+    with np.errstate(invalid="ignore", over="ignore"):
+        return adapter.bias(module)[where] * module.scale
 
 
 def _add(

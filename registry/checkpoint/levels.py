@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.checkpoint.pairs import Pair
+    from registry.checkpoint.pairs import TensorPair
     from registry.checkpoint.values import Values
 
     Flags = NDArray[np.bool_]
@@ -43,7 +43,7 @@ _INFORMATIVE = 0.25  # share of a run
 _CHANGED = 0.25
 
 
-def quantisers(pair: Pair, precision: float) -> list[str | None]:
+def quantisers(pair: TensorPair, precision: float) -> list[str | None]:
     """Return what made each changed run of 64 neighbours, ``None`` where nothing shows.
 
     Names are ``nf4``, ``int8``, ``4bit`` (16 levels of no known table) and the formats of GGUF.

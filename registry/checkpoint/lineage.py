@@ -33,6 +33,8 @@ from registry.checkpoint.pairs import common_rows, flat_bits
 from registry.checkpoint.values import to_float64
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from registry.checkpoint.architecture import Sites
     from registry.checkpoint.record import BaseRecord, Entry
 
@@ -126,10 +128,8 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
     relation: Relation
     if base.weights == child.weights:
         relation, level = "identical", 4
-    elif (
-        base.geometry != child.geometry
-        or any(_is_structure(sites, name) for name in (*missing, *reshaped))
-        or sites.head in {*missing, *unexpected}
+    elif base.geometry != child.geometry or not is_same_structure(
+        sites, missing=missing, unexpected=unexpected, reshaped=reshaped
     ):
         relation, level = "other-structure", int(not differences and tokenizer_agrees is True)
     elif max(total, vectors) <= max_distance:
@@ -153,8 +153,15 @@ def judge(base: BaseRecord, child: BaseRecord, *, max_distance: float = MAX_DIST
     )
 
 
-def _is_structure(sites: Sites, name: str) -> bool:
-    return sites.layer_of(name) is not None and not name.endswith(sites.recomputed)
+def is_same_structure(
+    sites: Sites, *, missing: Iterable[str], unexpected: Iterable[str], reshaped: Iterable[str]
+) -> bool:
+    """Return whether tensors that differ leave layers and output head as they were."""
+    changed = {*missing, *reshaped}
+    in_layers = any(
+        sites.layer_of(name) is not None and not name.endswith(sites.recomputed) for name in changed
+    )
+    return not in_layers and sites.head not in {*missing, *unexpected}
 
 
 def vector_role(sites: Sites, name: str) -> str:
@@ -229,8 +236,11 @@ def _compare(
         size = float(np.mean(values**2))
         if (ours.dtype, ours.digest) == (theirs.dtype, theirs.digest):
             return 0.0, size, 1.0
+        everything = to_float64(child.samples[theirs.name], theirs.dtype)
         others = to_float64(flat_bits(child, theirs), theirs.dtype)
-        if others.shape != values.shape:  # complex against real
+        if (
+            others.shape != values.shape or not np.isfinite(everything).all()
+        ):  # complex against real
             return math.inf, size, 0.0
         scale = math.sqrt(size * float(np.mean(others**2)))
         product = float(np.mean(others * values))

@@ -16,25 +16,28 @@ from registry.checkpoint.values import is_float, item_size, rounded, to_float64
 
 if TYPE_CHECKING:
     from registry.checkpoint.record import BaseRecord, Entry
+    from registry.checkpoint.sites import Sites
     from registry.checkpoint.sketch import Extent
     from registry.checkpoint.values import Values
 
+_SMALLEST, _LARGEST = 1e-100, 1e100
+
 
 @dataclass(frozen=True)
-class Pair:
+class TensorPair:
     """One tensor of the base and of the child, in the same shape.
 
     Attributes:
         base: The base's entry.
         child: The child's entry.
-        layer: Decoder layer, 0-based; ``None`` outside the layers.
+        sites: The row of their family.
         ours: The base's sketch.
         theirs: The child's, at the same positions.
     """
 
     base: Entry
     child: Entry
-    layer: int | None
+    sites: Sites
     ours: Values
     theirs: Values
 
@@ -42,6 +45,16 @@ class Pair:
     def name(self) -> str:
         """Name of the tensor."""
         return self.base.name
+
+    @property
+    def layer(self) -> int | None:
+        """Decoder layer, 0-based; ``None`` outside the layers."""
+        return self.sites.layer_of(self.base.name)
+
+    @property
+    def writes_residual(self) -> bool:
+        """Whether it is a weight whose outputs are added to the residual stream."""
+        return self.sites.writes_residual(self.base.name)
 
     @property
     def is_same(self) -> bool:
@@ -85,8 +98,12 @@ class Pair:
         return values[self.extent.count - self.extent.groups * GROUP :].reshape(-1, GROUP)
 
 
-def pairs(base: BaseRecord, child: BaseRecord) -> list[Pair]:
-    """Return every tensor that both have in one shape and as floats, in the base's order."""
+def pairs(base: BaseRecord, child: BaseRecord) -> list[TensorPair]:
+    """Return every tensor that both have in one shape and can be reckoned with, in order.
+
+    Left out are integers, 8-bit floats, and tensors of which a sample is not finite or so large or
+    small that its square is lost: digests and distances alone judge those.
+    """
     sites = sites_for(base.geometry.family)
     theirs = {entry.name: entry for entry in child.entries}
     found = []
@@ -98,16 +115,18 @@ def pairs(base: BaseRecord, child: BaseRecord) -> list[Pair]:
             continue
         if not (is_float(entry.dtype) and is_float(other.dtype)):
             continue
-        found.append(
-            Pair(
-                entry,
-                other,
-                sites.layer_of(entry.name),
-                to_float64(base.samples[entry.name], entry.dtype),
-                to_float64(child.samples[entry.name], other.dtype),
-            )
-        )
+        before = to_float64(base.samples[entry.name], entry.dtype)
+        after = to_float64(child.samples[entry.name], other.dtype)
+        if _is_ordinary(before) and _is_ordinary(after):
+            found.append(TensorPair(entry, other, sites, before, after))
     return found
+
+
+def _is_ordinary(values: Values) -> bool:
+    import numpy as np
+
+    magnitudes = np.abs(values[values != 0])
+    return bool(np.all((magnitudes >= _SMALLEST) & (magnitudes <= _LARGEST)))
 
 
 def flat_bits(record: BaseRecord, entry: Entry) -> bytes:

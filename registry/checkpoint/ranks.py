@@ -15,9 +15,12 @@ from registry.checkpoint.values import steps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.checkpoint.pairs import Pair
+    from registry.checkpoint.pairs import TensorPair
 
-_LOW = 2 / 3  # of all singular values: 32 on a grid of 48 by 48
+_LOW = 2 / 3
+"""Largest rank that is low, as a share of all singular values: 32 on a grid of 48 by 48."""
+_ABOVE = 1.2
+"""How far above the largest singular value that rounding is expected to make a signal is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,12 @@ class Rank:
         explained: Share of the change's squares in these, 0 to 1.
         residual: Root mean square of the rest, in units of what rounding leaves beside as many
             singular values: 1 when there is nothing but rounding.
-        first: Share of the change's squares in the largest.
     """
 
     rank: int
     of: int
     explained: float
     residual: float
-    first: float
 
     @property
     def is_low(self) -> bool:
@@ -45,7 +46,7 @@ class Rank:
         return 0 < self.rank <= _LOW * self.of
 
 
-def rank_of(pair: Pair, dtype: str) -> Rank | None:
+def rank_of(pair: TensorPair, dtype: str) -> Rank | None:
     """Return the rank of a matrix's change; ``None`` where the grid shows none.
 
     Args:
@@ -60,7 +61,7 @@ def rank_of(pair: Pair, dtype: str) -> Rank | None:
     noise = (steps(pair.grid(pair.theirs), dtype) ** 2) / 12
     bound = math.sqrt(noise.sum(axis=1).max()) + math.sqrt(noise.sum(axis=0).max())
     values = np.linalg.svd(change, compute_uv=False)
-    rank = int((values > 1.2 * bound).sum())
+    rank = int((values > _ABOVE * bound).sum())
     squares = values**2
     rest = float(squares[rank:].sum())
     return Rank(
@@ -70,7 +71,6 @@ def rank_of(pair: Pair, dtype: str) -> Rank | None:
         residual=math.sqrt(rest / float(noise.sum())) / (1 - rank / len(values))
         if rank < len(values)
         else 0.0,
-        first=float(squares[0] / squares.sum()),
     )
 
 
@@ -79,7 +79,6 @@ class Direction:
     """How far changes of the weights that write to the residual stream share a direction in it.
 
     Attributes:
-        matrices: How many of them changed.
         shared: Mean squared cosine of their first left singular vectors with the common direction,
             0 to 1; 1 / 48 for unrelated ones.
         by_layer: The same within each layer that has several, averaged.
@@ -87,14 +86,13 @@ class Direction:
         first: Median share of a matrix's change in its own first direction.
     """
 
-    matrices: int
     shared: float
     by_layer: float
     explained: float
     first: float
 
 
-def direction_of(changed: Sequence[Pair], *, transposed: bool) -> Direction | None:
+def direction_of(changed: Sequence[TensorPair], width: int) -> Direction | None:
     """Return how far the changes of matrices share a direction of the residual stream.
 
     A few dimensions of the stream have far larger weights than the others, and whatever changes
@@ -102,17 +100,25 @@ def direction_of(changed: Sequence[Pair], *, transposed: bool) -> Direction | No
     own weights, the same in all matrices, which leaves a shared direction shared.
 
     Args:
-        changed: Weights that write to the residual stream, all of one output width.
-        transposed: Whether weights are stored [in_features, out_features].
+        changed: Weights that write to the residual stream.
+        width: Of the residual stream; what has other outputs is left out.
     """
     import numpy as np
 
     found, squares = [], []
     for pair in changed:
+        shape = pair.base.shape
+        if pair.sites.out_features(shape) != width or len(shape) != 2:
+            continue
         change, weights = pair.grid(pair.change), pair.grid(pair.cast)
         if not change.size or not np.isfinite(change).all() or not change.any():
             continue
-        change, weights = (each.T if transposed else each for each in (change, weights))
+        change, weights = (each.T if pair.sites.transposed else each for each in (change, weights))
+        columns = (weights**2).sum(axis=0)
+        columns[columns == 0] = 1.0
+        change = change - weights * ((change * weights).sum(axis=0) / columns)
+        if not change.any():
+            continue
         found.append((pair.layer, change / (np.linalg.norm(weights) or 1.0)))
         squares.append((weights**2).sum(axis=1) / ((weights**2).sum() or 1.0))
     if len(found) < 2:
@@ -136,7 +142,6 @@ def direction_of(changed: Sequence[Pair], *, transposed: bool) -> Direction | No
         if layers.count(layer) > 1
     ]
     return Direction(
-        matrices=len(found),
         shared=float(np.mean((stacked @ common) ** 2)),
         by_layer=float(np.mean(within)) if within else 0.0,
         explained=float(common @ total @ common / np.trace(total)),

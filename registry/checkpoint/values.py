@@ -83,7 +83,7 @@ def steps(values: Values, dtype: str) -> Values:
     mantissa, smallest = _MANTISSA[dtype]
     exponents = np.frexp(values)[1].astype(np.int64) - 1  # |value| = m * 2**exponent, 1 <= m < 2
     step: Values = np.ldexp(1.0, np.maximum(exponents - mantissa, smallest))
-    return step
+    return np.where(values == 0, 2.0**smallest, step)
 
 
 PRECISION = {dtype: 2.0 ** -(bits + 1) for dtype, (bits, _) in _MANTISSA.items()}

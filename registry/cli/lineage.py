@@ -49,11 +49,14 @@ def lineage(
     from registry.workflows.lineage import trace
 
     if no_download or is_adapter(expanded(model)):
+        _refuse_unused(model, None if no_download else revision, no_cache=no_cache)
         stated = (
             _from_metadata(invocation, model, revision) if no_download
             else _of_adapter(invocation, model)
         )  # fmt: skip
-        invocation.emit(text=lambda: lineage_text(stated), document=stated, table=lineage_table([]))
+        invocation.emit(
+            text=lambda: lineage_text(stated), document=stated, table=lineage_table(stated)
+        )
         context.exit(NO if stated["base"] is None else 0)
     with invocation.registry() as registry:
         with invocation.progress() as progress:
@@ -71,9 +74,25 @@ def lineage(
     invocation.emit(
         text=lambda: lineage_text(document),
         document=document,
-        table=lineage_table(document["descents"]),
+        table=lineage_table(document),
     )
     context.exit(NO if parent is None else 0)
+
+
+def _refuse_unused(model: str, revision: str | None, *, no_cache: bool) -> None:
+    """Raise ``UsageError`` for options that say how a model's weights are read."""
+    given = [
+        name
+        for name, is_given in (("--revision", revision is not None), ("--no-cache", no_cache))
+        if is_given
+    ]
+    if given:
+        raise UsageError(
+            f"expected neither --revision nor --no-cache where no model's weights are read, got "
+            f"{' and '.join(given)} for {model}.",
+            hint=f"Leave out {' and '.join(given)}: an adapter's folder is read as it is, and "
+            "--no-download takes --revision alone.",
+        )
 
 
 def _from_metadata(invocation: Invocation, model: str, revision: str | None) -> dict[str, Any]:

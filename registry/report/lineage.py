@@ -8,10 +8,11 @@ from registry.report.table import Table, cell
 from registry.report.verdicts import line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 COLUMNS = ("relation", "kind", "base", "distance", "level", "direction", "changed", "base_weights")
 _NAMED = 5
+_ADD = "register its base: safelatch base add MODEL"
 _LEVELS = {
     0: "claimed only",
     1: "config and tokenizer agree",
@@ -32,44 +33,90 @@ def lineage_text(document: Mapping[str, Any]) -> str:
     Args:
         document: What ``safelatch lineage --format json`` prints.
     """
-    found, stated = document["descents"], document["metadata"]
-    lines = []
     if document["adapter"] is not None:
-        lines += _adapter_lines(document)
-    elif stated is not None:
-        about = f"{document['model']}@{stated['commit'][:12]}"
-        lines.append(line(stated["relation"], document["base"], about, stated["evidence"]))
-        lines.append(_stated_table(stated["candidates"]).to_text())
-    elif document["base"] is None:
-        fact = f"none of {len(found)} bases of its geometry is within bounds"
-        lines.append(line("no-base", document["model"], fact))
+        lines = _adapter_lines(document)
+    elif document["metadata"] is not None:
+        lines = _stated_lines(document)
     else:
-        parent = found[0]
-        lines.append(line(parent["change"]["kind"], parent["base"], change_words(parent)))
-        lines += _details(parent)
+        lines = _measured_lines(document)
     lines += _claims(document["claims"])
-    lines.append(lineage_table(found).to_text())
+    lines.append(lineage_table(document).to_text())
     return "\n".join(part for part in lines if part)
+
+
+def lineage_table(document: Mapping[str, Any]) -> Table:
+    """Return a row for each base: how far, what was done, on what evidence."""
+    rows = document["descents"]
+    if document["adapter"] is not None:
+        rows = [
+            {**each, **(each["lineage"] or {}), "level": each["level"]}
+            for each in document["adapter"]["descents"]
+        ]
+    elif document["metadata"] is not None:
+        stated = document["metadata"]
+        rows = [{"relation": stated["relation"], **each} for each in stated["candidates"]]
+    kinds = [(row.get("change") or {}).get("kind") for row in rows]
+    return Table(
+        COLUMNS,
+        tuple(
+            tuple(kind if name == "kind" else row.get(name) for name in COLUMNS)
+            for row, kind in zip(rows, kinds, strict=True)
+        ),
+    )
+
+
+def _measured_lines(document: Mapping[str, Any]) -> list[str]:
+    found = document["descents"]
+    if document["base"] is not None:
+        parent = found[0]
+        first = line(parent["change"]["kind"], parent["base"], change_words(parent))
+        return [first, *_details(parent)]
+    if not found:
+        return [
+            line("no-base", document["model"], f"no base of its geometry is registered; {_ADD}")
+        ]
+    fact = f"none of the {len(found)} nearest bases is within the bounds; {_ADD}"
+    lines = [line("no-base", document["model"], fact)]
+    nearest = found[0]
+    if nearest["change"] is not None:
+        told = f"{nearest['base']}: {nearest['change']['kind']} {change_words(nearest)}"
+        lines += [line("nearest", told), *_named(nearest["change"])]
+    return lines
+
+
+def _stated_lines(document: Mapping[str, Any]) -> list[str]:
+    stated = document["metadata"]
+    about = f"{document['model']}@{stated['commit'][:12]}"
+    lines = [line(stated["relation"], document["base"], about, stated["evidence"])]
+    for each in stated["candidates"]:
+        lines += [
+            line("differs", each["base"], f"config {field['field']}: expected "
+                 f"{field['expected']!r}, got {field['got']!r}")
+            for field in each["config_differences"]
+        ]  # fmt: skip
+    return lines
 
 
 def _adapter_lines(document: Mapping[str, Any]) -> list[str]:
     adapter = document["adapter"]
     fitting = [each for each in adapter["descents"] if each["lineage"] is not None]
+    chosen = [each for each in fitting if each["base"] == document["base"]]
     lines = []
-    for each in fitting:
-        if each["base"] != document["base"]:
-            continue
+    for each in chosen:
         told = change_words({**each["lineage"], "change": each["change"]})
         lines.append(line("adapter", each["base"], f"{each['change']['kind']} {told}"))
         named = f"named by {', '.join(each['claimed_by'])}" if each["claimed_by"] else "not named"
         lines.append(line("evidence", f"level {each['level']}, {_LEVELS[each['level']]}; {named}"))
         lines += _touched(each)
-    others = [each["base"] for each in fitting if each["base"] != document["base"]]
-    if not lines:
-        fact = (
-            "which of them it is for its bytes do not say" if others else "no base has its shapes"
-        )
-        lines.append(line("no-base", document["model"], fact))
+    near = [each for each in fitting if each["lineage"]["relation"] in {"identical", "derived"}]
+    if not chosen:
+        fact = "no registered base has its shapes"
+        if near:
+            fact = "its bytes do not say which of the bases it fits it is for"
+        elif fitting:
+            fact = "it moves every base it fits further than a fine-tune would"
+        lines.append(line("no-base", document["model"], f"{fact}; {_ADD}"))
+    others = [each["base"] for each in near if each not in chosen]
     if others:
         lines.append(line("fits", ", ".join(others)))
     if adapter["unseen"]:
@@ -83,88 +130,99 @@ def _adapter_lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def _touched(descent: Mapping[str, Any]) -> list[str]:
-    found = [item for item in descent["touched"] if item["relative"] is not None]
+    found = [item for item in descent["touched"] if item["relative"]]
     if not found:
         return []
     most = max(found, key=lambda item: item["relative"])
     layers = _ranges(descent["change"]["layers"]) or "none"
-    share = f"{100 * most['relative']:.2g} % of its norm"
+    share = f"{100 * most['relative']:.3g} % of its norm"
     told = f"{len(found)} weights, layers {layers}; most {most['weight']} ({share})"
     return [line("touches", told)]
 
 
-def _stated_table(candidates: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a row for each base that names and shapes were compared with."""
-    columns = ("base", "level", "missing", "unexpected", "reshaped", "config_differences")
-    rows = [
-        (each["base"], each["level"], *(len(each[name]) for name in columns[2:]))
-        for each in candidates
-    ]
-    return Table(columns, tuple(rows))
-
-
-def lineage_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a row for each base: how far, what was done, on what evidence."""
-    rows = [
-        {**each, "kind": None if each["change"] is None else each["change"]["kind"]}
-        for each in found
-    ]
-    return Table(COLUMNS, tuple(tuple(row[name] for name in COLUMNS) for row in rows))
-
-
 def kind_words(report: Mapping[str, Any]) -> str:
     """Return what a compatibility report says of lineage: the kind of change and how far."""
-    change, distance = report["change"], cell(report["lineage"]["distance"])
-    if change is None:
-        return f"{report['lineage']['relation']} at distance {distance}"
-    if change["kind"] == "identical":
+    kind = report["change"]["kind"]
+    if kind == "identical":
         return "the base itself"
-    return f"{change['kind']} at distance {distance}"
+    return f"{kind} at distance {cell(report['lineage']['distance'])}"
 
 
 def change_words(candidate: Mapping[str, Any]) -> str:
     """Return what was done to a base, with the figures that say so."""
-    change, far = candidate["change"], cell(candidate["distance"])
-    figures = change["figures"]
-    matrices = f"{figures.get('matrices')} of {figures.get('of_matrices')} matrices"
-    words = {
-        "identical": "the base itself",
-        "cast": f"the base in another dtype ({figures.get('cast')})",
-        "fine-tune": f"at distance {far}, {matrices} changed; a merge with a model that is not "
-        "registered looks the same",
-        "sparse-edit": f"at distance {far}, {_percent(figures, 'changed_share')} of the weights "
-        f"of {matrices} changed, by {cell(figures.get('steps'))} of their dtype's steps",
-        "merged-lora": f"at distance {far}, a change of rank {figures.get('rank')} at most in "
-        f"{matrices}",
-        "merge": f"at distance {far}, {_percent(figures, 'merge_explained')} of the change is "
-        f"{_parents(figures.get('parents', {}))}",
-        "vocabulary-extended": "the base's weights with another number of embeddings",
-        "abliterated": f"at distance {far}, {_percent(figures, 'explained_by_direction')} of the "
-        f"change of {matrices} is one direction of the residual stream (cosine squared "
-        f"{cell(figures.get('shared_direction'))} over all layers, "
-        f"{cell(figures.get('shared_in_layer'))} within a layer)",
-        "unknown": f"at distance {far}, and nothing says what was done",
-    }
-    if change["kind"] == "sparse-edit" and not figures.get("changed_share"):
-        words["sparse-edit"] = _unseen(change["changed"])
-    levels = f"the levels of {figures.get('levels')} in {_percent(figures, 'levels_share')}"
-    told = words.get(change["kind"], f"at distance {far}, {levels} of the runs looked at")
+    change = candidate["change"]
+    told = _WORDS[change["kind"]](change["figures"], change["changed"])
+    if change["kind"] not in {"identical", "cast", "vocabulary-extended"}:
+        told = f"at distance {cell(candidate['distance'])}, {told}"
     added = change["added_tokens"]
-    return told if not added else f"{told}; {added:+,} rows of embeddings"
+    return told if not added else f"{told}; {added:+,} row{'s' * (abs(added) != 1)} of embeddings"
+
+
+def _matrices(figures: Mapping[str, Any]) -> str:
+    return f"{figures['matrices']} of {figures['of_matrices']} matrices"
+
+
+def _fine_tune(figures: Mapping[str, Any], _: Sequence[str]) -> str:
+    return f"{_matrices(figures)} changed; a merge with a model that is not known here looks alike"
+
+
+def _sparse_edit(figures: Mapping[str, Any], changed: Sequence[str]) -> str:
+    count = f"{len(changed)} tensor{'s' * (len(changed) != 1)}"
+    if not figures["changed_share"]:
+        return f"{count} changed where no sample is, as the digests show"
+    return (
+        f"{_percent(figures, 'changed_share')} of the weights of {count} changed, by "
+        f"{cell(figures['steps'])} of their dtype's steps"
+    )
+
+
+def _merged_lora(figures: Mapping[str, Any], _: Sequence[str]) -> str:
+    return f"a change of rank {figures['rank']} at most in {_matrices(figures)}"
+
+
+def _merge(figures: Mapping[str, Any], _: Sequence[str]) -> str:
+    shares = (f"{cell(share)} of the way to {name}" for name, share in figures["parents"].items())
+    return f"{_percent(figures, 'merge_explained')} of the change is {' + '.join(shares)}"
+
+
+def _abliterated(figures: Mapping[str, Any], _: Sequence[str]) -> str:
+    return (
+        f"{_percent(figures, 'explained_by_direction')} of the change of {_matrices(figures)} is "
+        "one direction of the residual stream"
+    )
+
+
+def _quantised(figures: Mapping[str, Any], _: Sequence[str]) -> str:
+    share = _percent(figures, "levels_share")
+    return f"the levels of {figures['levels']} in {share} of the runs looked at"
+
+
+def _beyond(figures: Mapping[str, Any], _: Sequence[str]) -> str:
+    if "correlation" not in figures:
+        return "and nothing says what was done"
+    return f"weights correlated with the base's by {cell(figures['correlation'])}"
+
+
+_WORDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], str]] = {
+    "identical": lambda *_: "the base itself",
+    "cast": lambda figures, _: f"every sample is the base's in another dtype ({figures['cast']})",
+    "vocabulary-extended": lambda *_: "every sample is the base's, beside more embeddings",
+    "fine-tune": _fine_tune,
+    "sparse-edit": _sparse_edit,
+    "merged-lora": _merged_lora,
+    "merge": _merge,
+    "abliterated": _abliterated,
+    "quantised-int8": _quantised,
+    "quantised-nf4": _quantised,
+    "quantised-4bit": _quantised,
+    "quantised-gguf": _quantised,
+    "unrelated": _beyond,
+    "unknown": _beyond,
+}
 
 
 def _percent(figures: Mapping[str, Any], name: str) -> str:
     return f"{100 * figures.get(name, 0.0):.3g} %"
-
-
-def _unseen(changed: Sequence[str]) -> str:
-    if len(changed) == 1:
-        return "1 tensor has other bits where no sample is"
-    return f"{len(changed)} tensors have other bits where no sample is"
-
-
-def _parents(shares: Mapping[str, float]) -> str:
-    return " + ".join(f"{cell(share)} of the way to {name}" for name, share in shares.items())
 
 
 def _details(parent: Mapping[str, Any]) -> list[str]:
@@ -174,17 +232,30 @@ def _details(parent: Mapping[str, Any]) -> list[str]:
     claimed = ", ".join(parent["claimed_by"])
     lines[0] += f"; {_DIRECTION[parent['direction']]}" + (f" ({claimed})" if claimed else "")
     change = parent["change"]
-    per_layer = [value for value in parent["per_layer"] if value is not None]
-    if change["layers"] and any(per_layer) and len(per_layer) == len(parent["per_layer"]):
-        most = max(range(len(per_layer)), key=per_layer.__getitem__)
-        least, largest = cell(min(per_layer)), cell(per_layer[most])
+    if change["kind"] == "abliterated":
+        figures = change["figures"]
         lines.append(
-            line("layers", f"{_ranges(change['layers'])} changed; distance {least} to {largest}, "
-                 f"most in layer {most}")
+            line("direction", f"mean squared cosine {cell(figures['shared_direction'])} over all "
+                 f"layers, {cell(figures['shared_in_layer'])} within a layer")
         )  # fmt: skip
-    if 0 < len(change["changed"]) <= _NAMED:
-        lines.append(line("changed", ", ".join(change["changed"])))
-    return lines
+    moved = [(parent["per_layer"][layer], layer) for layer in change["layers"]]
+    if any(distance for distance, _ in moved) and None not in dict(moved):
+        (least, _), (most, layer) = min(moved), max(moved)
+        lines.append(
+            line("layers", f"{_ranges(change['layers'])} changed; distance {cell(least)} to "
+                 f"{cell(most)}, most in layer {layer}")
+        )  # fmt: skip
+    for word, name in (("added", "unexpected"), ("missing", "missing")):
+        if parent[name]:
+            rest = "" if len(parent[name]) <= _NAMED else f" and {len(parent[name]) - _NAMED} more"
+            lines.append(line(word, ", ".join(parent[name][:_NAMED]) + rest))
+    return lines + _named(change)
+
+
+def _named(change: Mapping[str, Any]) -> list[str]:
+    """Return the changed tensors where they are few enough to read."""
+    changed = change["changed"]
+    return [line("changed", ", ".join(changed))] if 0 < len(changed) <= _NAMED else []
 
 
 def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:

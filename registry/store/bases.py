@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _LIST = "List the base models: safelatch base list"
 _PREFIX = re.compile(r"(?:blake3:)?([0-9a-f]{8,64})")
 _MOVING = ("path", "hub")
+_MOST_NEAREST = 64  # ties included: more probes alike were made to be
 _PART = 1000  # rows named in one query: SQLite takes 32,766 parameters
 _SHOWN = [column for column in bases.c if column.name != "probe"]
 
@@ -230,7 +231,7 @@ def _of_geometry(geometry: Geometry) -> list[ColumnElement[bool]]:
 
 
 def _nearest(wanted: bytes, probes: Mapping[int, bytes], limit: int) -> list[int]:
-    """Return the ``limit`` rows nearest to ``wanted``, and those as near as the last of them."""
+    """Return the ``limit`` rows nearest to ``wanted``, and others as near as the last, to 64."""
     import numpy as np
 
     if len(probes) <= limit:
@@ -239,7 +240,7 @@ def _nearest(wanted: bytes, probes: Mapping[int, bytes], limit: int) -> list[int
     order = np.argsort(far, kind="stable")
     last = far[order[limit - 1]]
     if np.isfinite(last):  # otherwise nothing is known of the order, and all would be as near
-        limit = int(np.count_nonzero(far <= last))
+        limit = max(limit, min(int(np.count_nonzero(far <= last)), _MOST_NEAREST))
     rows = list(probes)
     return [rows[index] for index in order[:limit]]
 

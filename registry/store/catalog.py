@@ -161,9 +161,9 @@ class Registry(Journal):
     def bases_near(self, record: BaseRecord, limit: int = 8) -> list[Base]:
         """Return the base models of the record's geometry that may be nearest to it, by name.
 
-        Candidates, not evidence: the ``limit`` nearest by their probes, with all that are as near
-        as the last of them; every one without a probe; and the one with the same weights. All of
-        the geometry when the record has no probe, which is slow, and misses nothing.
+        Candidates, not evidence: the ``limit`` nearest by their probes, with those that are as near
+        as the last of them, to 64 in all; every one without a probe; and the one with the same
+        weights. All of the geometry when the record has no probe: slow, and misses nothing.
         """
         with session.read(self._engine) as connection:
             return bases.near(connection, record, limit)

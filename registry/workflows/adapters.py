@@ -20,7 +20,7 @@ from registry.checkpoint.lineage import judge
 from registry.checkpoint.record import BaseRecord
 from registry.workflows.bases import base_record
 from registry.workflows.check import Finding, check
-from registry.workflows.lineage import base_of_claim
+from registry.workflows.lineage import base_of_claim, claims_document
 
 if TYPE_CHECKING:
     import os
@@ -62,6 +62,11 @@ class AdapterDescent:
     misfits: tuple[str, ...] = ()
 
     @property
+    def is_descendant(self) -> bool:
+        """Whether it fits, and the base with it merged in is within the bounds."""
+        return self.lineage is not None and self.lineage.is_descendant
+
+    @property
     def level(self) -> int:
         """Evidence: 2 names and shapes agree, 0 nothing but a claim."""
         return 0 if self.lineage is None else self.lineage.level
@@ -99,8 +104,11 @@ class AdapterAncestry:
 
     @property
     def base(self) -> AdapterDescent | None:
-        """The base to judge it by: the one that it names and fits, or the only one it fits."""
-        fitting = [item for item in self.descents if item.lineage is not None]
+        """The base to judge it by: the one that it names and fits, or the only one it fits.
+
+        ``None`` too where it moves that base further than any fine-tune.
+        """
+        fitting = [item for item in self.descents if item.is_descendant]
         named = [item for item in fitting if item.claims]
         if len(named) == 1:
             return named[0]
@@ -110,10 +118,7 @@ class AdapterAncestry:
         """Return the JSON form: that of an ancestry, with what is known of the adapter in it."""
         return {
             "base": None if self.base is None else self.base.base.name,
-            "claims": [
-                {**claim.to_dict(), "registered_as": None if base is None else base.name}
-                for claim, base in self.claims
-            ],
+            "claims": claims_document(self.claims),
             "descents": [],
             "metadata": None,
             "adapter": {

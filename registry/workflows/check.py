@@ -62,9 +62,8 @@ class CheckReport:
 
     artifact: str
     lineage: Lineage
+    change: Change
     findings: tuple[Finding, ...]
-    change: Change | None = None
-    """What was done to the base; ``None`` where the checkpoint is no descendant."""
     measured: Mapping[str, Any] | None = None
     """What was measured in the live model; ``None`` from files alone."""
 
@@ -84,7 +83,7 @@ class CheckReport:
             "artifact": self.artifact,
             "verdict": self.verdict,
             "lineage": self.lineage.to_dict(),
-            "change": None if self.change is None else self.change.to_dict(),
+            "change": self.change.to_dict(),
             "findings": [
                 {"severity": f.severity, "code": f.code, "message": f.message}
                 for f in self.findings
@@ -107,15 +106,17 @@ _ERRORS: dict[str, tuple[type[CompatibilityError | EvidenceError], str]] = {
     "geometry": (GeometryError, RESTORE_CONFIG),
     "config": (GeometryError, RESTORE_CONFIG),
     "validity": (EvidenceError, "Name a version that is valid now: safelatch list"),
-    **dict.fromkeys(
-        ("directions", "turned-heads", "dose", "direction-removed"),
-        (CompatibilityError, "What the artifact was made from is not in this model any more."),
-    ),
     "stray-parameter": (
         CompatibilityError,
         "Load the fine-tune as its own class, without what was added to its layers.",
     ),
 }
+
+_OF_A_KIND = (
+    CompatibilityError,
+    "What the artifact was made from is not in this model any more: it cannot be used there.",
+)
+"""Of the codes that a kind's own measurements give."""
 
 
 def require_no_error(artifact: str, findings: Sequence[Finding]) -> None:
@@ -123,7 +124,7 @@ def require_no_error(artifact: str, findings: Sequence[Finding]) -> None:
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
         return
-    error_class, hint = _ERRORS[errors[0].code]
+    error_class, hint = _ERRORS.get(errors[0].code, _OF_A_KIND)
     rest = "".join(f"\n  also: {finding.message}" for finding in errors[1:])
     raise error_class(f"{artifact}: {errors[0].message}{rest}", hint=hint)
 
@@ -143,7 +144,7 @@ def check(bundle: Bundle, record: BaseRecord, *, now: datetime | None = None) ->
     base = BaseRecord.from_tensors(bundle.base_tensors())
     require_own_base(bundle, base)
     lineage = judge(base, record, max_distance=manifest.compatibility.max_distance)
-    change = classify(base, record, lineage=lineage) if lineage.is_descendant else None
+    change = classify(base, record, lineage=lineage)
     findings = [
         *validity_findings(bundle, now or moment.now()),
         *_geometry(bundle, record),
@@ -153,7 +154,7 @@ def check(bundle: Bundle, record: BaseRecord, *, now: datetime | None = None) ->
         *_texts(bundle, record),
     ]
     findings.sort(key=lambda finding: finding.severity != "error")
-    return CheckReport(manifest.label, lineage, tuple(findings), change)
+    return CheckReport(manifest.label, lineage, change, tuple(findings))
 
 
 def require_own_base(bundle: Bundle, base: BaseRecord) -> None:
@@ -248,9 +249,9 @@ def _lineage(bundle: Bundle, lineage: Lineage) -> list[Finding]:
     return []
 
 
-def _change(change: Change | None) -> list[Finding]:
+def _change(change: Change) -> list[Finding]:
     """Return a warning for a change that is made to remove what artifacts rest on."""
-    if change is None or change.kind != "abliterated":
+    if change.kind != "abliterated":
         return []
     return [
         Finding(

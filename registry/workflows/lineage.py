@@ -7,11 +7,12 @@ of two relatives came first; ``Candidate.direction`` says what does.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry.checkpoint.change import Change, classify
+from registry.checkpoint.change import Change, classify, explain
 from registry.checkpoint.claims import read_claims
 from registry.errors import BaseNotFoundError
 from registry.workflows.bases import base_record, descents, judged
@@ -30,10 +31,20 @@ if TYPE_CHECKING:
 
 Direction = Literal["measured", "claimed", "unknown"]
 
+_NOTHING = Change("unknown")
+_DIGEST = re.compile(r"blake3:.*|sha256:.*|[0-9a-f]{8,64}", re.DOTALL)
 _ONE_WAY = frozenset(
     {"quantised-int8", "quantised-nf4", "quantised-4bit", "quantised-gguf", "vocabulary-extended"}
 )
 _NARROWER = frozenset({"F64 to F32", "F64 to F16", "F64 to BF16", "F32 to F16", "F32 to BF16"})
+
+
+def claims_document(claims: Sequence[tuple[Claim, Base | None]]) -> list[dict[str, Any]]:
+    """Return the JSON form of claims with the registered bases that they name."""
+    return [
+        {**claim.to_dict(), "registered_as": None if base is None else base.name}
+        for claim, base in claims
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +54,8 @@ class Candidate:
     Attributes:
         base: The base.
         lineage: What was measured.
-        change: What was done, to the parent and to those that are claimed; ``None`` for others
-            and for those beyond the bounds.
+        change: What was done; asked of the parent, or the nearest where none is within the bounds,
+            and of claimed bases.
         claims: What the model's files say of this base.
     """
 
@@ -86,7 +97,8 @@ class Ancestry:
     """What is known of a model's origin.
 
     Attributes:
-        candidates: Registered bases, best evidence first, then nearest.
+        candidates: Registered bases, best evidence first, then nearest; before them the one of
+            which the model is a merge.
         claims: Everything that the model's files declare, with the registered base it names.
     """
 
@@ -103,10 +115,7 @@ class Ancestry:
         """Return the JSON form."""
         return {
             "base": None if self.parent is None else self.parent.base.name,
-            "claims": [
-                {**claim.to_dict(), "registered_as": None if base is None else base.name}
-                for claim, base in self.claims
-            ],
+            "claims": claims_document(self.claims),
             "descents": [candidate.to_dict() for candidate in self.candidates],
             "metadata": None,
             "adapter": None,
@@ -136,8 +145,11 @@ def trace(registry: Registry, model: Identified) -> Ancestry:
         for descent in found
         if descent.lineage.is_descendant
     ]
-    named = {base.weights for base, _ in claimed}
-    changes = _changes(model.record, relatives, named)
+    changes = _changes(model.record, relatives, {base.weights for base, _ in claimed})
+    if not relatives and found and found[0].lineage.relation == "distant":
+        distant = base_record(registry, found[0].base)
+        changes[found[0].base.weights] = classify(distant, model.record, lineage=found[0].lineage)
+    found.sort(key=lambda d: changes.get(d.base.weights, _NOTHING).kind != "merge")
     candidates = tuple(
         Candidate(
             descent.base,
@@ -154,7 +166,10 @@ def base_of_claim(registry: Registry, claim: Claim) -> Base | None:
     """Return the registered base that ``claim`` names: by name, place, or its repository.
 
     A claim without a commit names every commit of its repository; two bases of it are no answer.
+    What looks like a digest, or the beginning of one, is no claim of a name.
     """
+    if _DIGEST.fullmatch(claim.base):
+        return None
     with suppress(BaseNotFoundError):
         return registry.base(claim.base)
     found = [
@@ -173,18 +188,16 @@ def base_of_claim(registry: Registry, claim: Claim) -> Base | None:
 def _changes(
     child: BaseRecord, relatives: Sequence[tuple[Descent, BaseRecord]], named: AbstractSet[str]
 ) -> dict[str, Change]:
-    """Return what was done to the nearest relative and to those that are ``named``.
-
-    The others may have been merged in.
-    """
-    records = [(descent.base.name, record) for descent, record in relatives]
-    return {
-        descent.base.weights: classify(
-            record,
-            child,
-            lineage=descent.lineage,
-            others=[other for other in records if other[0] != descent.base.name],
-        )
-        for index, (descent, record) in enumerate(relatives)
-        if index == 0 or descent.base.weights in named
-    }
+    """Return what was done to the relative that explains ``child`` best, and to ``named`` ones."""
+    if not relatives:
+        return {}
+    known = [(d.base.name, record, d.lineage) for d, record in relatives]
+    best, change = explain(child, known)
+    changes: dict[str, Change] = {relatives[best][0].base.weights: change}
+    for descent, record in relatives:
+        if descent.base.weights in named and descent.base.weights not in changes:
+            others = [(name, other) for name, other, _ in known if other is not record]
+            changes[descent.base.weights] = classify(
+                record, child, lineage=descent.lineage, others=others
+            )
+    return changes

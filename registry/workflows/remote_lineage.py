@@ -22,13 +22,14 @@ from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.claims import ADAPTER, CARD, CLAIM_FILES, CONFIG, claims_in
 from registry.checkpoint.config import computation_fields, differing_fields
 from registry.checkpoint.geometry import read_geometry
+from registry.checkpoint.lineage import is_same_structure
 from registry.checkpoint.outline import choose_weight_files, read_outline
 from registry.digest import parse_json
 from registry.errors import BaseNotFoundError, CheckpointNotFoundError, UnsafeFormatError
 from registry.remote.hub import list_model, read_file, read_headers
 from registry.workflows.aliases import sha256_set
 from registry.workflows.bases import base_record
-from registry.workflows.lineage import base_of_claim
+from registry.workflows.lineage import base_of_claim, claims_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +50,7 @@ _ADAPTER = "an adapter without a model; its weights were not read"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class StatedCandidate:
     """A registered base and what can be said about it without weights.
 
     Attributes:
@@ -72,7 +73,7 @@ class Candidate:
         """Return the JSON form."""
         return {
             "base": self.base.name,
-            "weights": self.base.weights,
+            "base_weights": self.base.weights,
             "level": self.level,
             "config_differences": [
                 {"field": field, "expected": expected, "got": got}
@@ -104,7 +105,7 @@ class RemoteLineage:
     level: int
     evidence: str
     sha256_set: str | None
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[StatedCandidate, ...]
     claims: tuple[tuple[Claim, Base | None], ...]
     header_bytes: int
 
@@ -112,10 +113,7 @@ class RemoteLineage:
         """Return the JSON form: that of a measured ancestry, with nothing measured in it."""
         return {
             "base": self.candidates[0].base.name if self.relation == "identical" else None,
-            "claims": [
-                {**claim.to_dict(), "registered_as": None if base is None else base.name}
-                for claim, base in self.claims
-            ],
+            "claims": claims_document(self.claims),
             "descents": [],
             "metadata": {
                 "commit": self.commit,
@@ -169,7 +167,7 @@ def from_metadata(registry: Registry, repo_id: str, revision: str | None = None)
     config = _config(texts.get(CONFIG), repo_id)
     stated = _sha256_set(model, files)
     base, evidence = _identical(registry, model, stated)
-    if base is not None:
+    if base is not None and ADAPTER not in model.files:  # loaders add an adapter that lies beside
         found = (_identical_candidate(registry, base, config),)
         return RemoteLineage(
             repo_id, model.commit, "identical", 4, evidence, stated, found, claims, header_bytes=0
@@ -238,15 +236,17 @@ def _by_alias(registry: Registry, scheme: AliasScheme, value: str) -> Base | Non
     return base if any((a.scheme, a.value) == (scheme, value) for a in base.aliases) else None
 
 
-def _identical_candidate(registry: Registry, base: Base, config: Mapping[str, Any]) -> Candidate:
+def _identical_candidate(
+    registry: Registry, base: Base, config: Mapping[str, Any]
+) -> StatedCandidate:
     """Return the candidate of a base with the same weights; its config may be another."""
     record = base_record(registry, base)
     shapes = {entry.name: entry.shape for entry in record.entries}
     fields = computation_fields(config, read_geometry(shapes, config))
-    return Candidate(base, 4, tuple(differing_fields(record.config, fields)))
+    return StatedCandidate(base, 4, tuple(differing_fields(record.config, fields)))
 
 
-def _compare(registry: Registry, base: Base, outline: Outline) -> Candidate:
+def _compare(registry: Registry, base: Base, outline: Outline) -> StatedCandidate:
     record = base_record(registry, base)
     sites = sites_for(base.family)
     ours = {entry.name: entry.shape for entry in record.entries}
@@ -254,11 +254,6 @@ def _compare(registry: Registry, base: Base, outline: Outline) -> Candidate:
     missing = tuple(sorted(ours.keys() - theirs.keys()))
     unexpected = tuple(sorted(theirs.keys() - ours.keys()))
     reshaped = tuple(sorted(n for n in ours.keys() & theirs.keys() if ours[n] != theirs[n]))
-    # As in ``lineage``: layers whole, the same head; a longer vocabulary is no other structure.
-    in_layers = any(
-        sites.layer_of(name) is not None and not name.endswith(sites.recomputed)
-        for name in (*missing, *reshaped)
-    )
-    is_same = not in_layers and sites.head not in {*missing, *unexpected}
+    is_same = is_same_structure(sites, missing=missing, unexpected=unexpected, reshaped=reshaped)
     differences = tuple(differing_fields(record.config, outline.config))
-    return Candidate(base, 2 if is_same else 0, differences, missing, unexpected, reshaped)
+    return StatedCandidate(base, 2 if is_same else 0, differences, missing, unexpected, reshaped)

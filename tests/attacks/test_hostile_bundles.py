@@ -292,6 +292,35 @@ def test_all_tensors_of_a_lock_wrong_are_told_together(record):
     refusal(SchemaViolationError, lambda: parse_body(hostile), *said)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dose": [5e-324] * 3}, r"$.holds.dose[0]"),
+        ({"dose": [1e308] * 3}, r"$.holds.dose[2]"),
+        ({"cosine": [5e-324] * 3}, "holds.cosine: expected a median of at least 0.01"),
+        ({"cosine": [1.001] * 3}, r"$.holds.cosine[1]"),
+        ({"margin": [-1e308, 1e308, 0]}, r"$.holds.margin[1]"),
+        ({"bounds": {"min_cosine": -1000}}, "$.holds.bounds.min_cosine"),
+        ({"bounds": {"min_cosine": 1000}}, "$.holds.bounds.min_cosine"),
+        ({"bounds": {"min_positive": -1}}, "$.holds.bounds.min_positive"),
+        ({"bounds": {"min_floor": 1e308}}, "$.holds.bounds.min_floor"),
+        ({"bounds": {"dose": [0, 1]}}, "$.holds.bounds.dose[0]"),
+        ({"bounds": {"dose": [1e-300, 1e308]}}, "$.holds.bounds.dose[1]"),
+        ({"bounds": {"dose": [2, 0.5]}}, "expected least before most, got [2, 0.5]"),
+    ],
+)
+def test_figures_of_a_base_that_make_every_check_infinite_or_empty(record, changes, said):
+    sound = {
+        "pairs": {"name": "p", "version": "1", "digest": f"blake3:{'0' * 64}"}, "ids": ["a"],
+        "cosine": [0.5] * 3, "margin": [1.0] * 3, "dose": [0.1] * 3, "floor": [0.1, 0.1],
+        "bounds": {"min_cosine": 0.8, "min_positive": 0.75, "dose": [0.5, 2], "min_floor": 0.5},
+    }  # fmt: skip
+    assert parse_body(lock_with(record, {}, holds=sound)).holds.base.margin == (1.0, 1.0, 1.0)
+    bounds = sound["bounds"] | changes.get("bounds", {})
+    hostile = lock_with(record, {}, holds=sound | changes | {"bounds": bounds})
+    refusal(SchemaViolationError, lambda: parse_body(hostile), said)
+
+
 @pytest.mark.parametrize("dtype", ["BOOL", "F8_E4M3", "C64"])
 def test_dtype_that_artifacts_do_not_use(bundle, dtype):
     size = 8 if dtype == "C64" else 1

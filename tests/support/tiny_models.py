@@ -30,7 +30,7 @@ class Tensor:
         if self.dtype == "BF16":
             wide = np.frombuffer(self.data, "<u2").astype(np.uint32) << 16
             return wide.view(np.float32).reshape(self.shape)
-        kind = {"F32": "<f4", "F16": "<f2", "I8": "i1"}[self.dtype]
+        kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I8": "i1"}[self.dtype]
         return np.frombuffer(self.data, kind).reshape(self.shape)
 
     def flip_bit(self, byte: int = 0) -> Tensor:
@@ -45,7 +45,7 @@ def tensor(values: np.ndarray, dtype: str = "F32") -> Tensor:
         wide = np.ascontiguousarray(values, "<f4").view(np.uint32)
         bits = ((wide + 0x7FFF + ((wide >> 16) & 1)) >> 16).astype("<u2")
         return Tensor(dtype, values.shape, bits.tobytes())
-    kind = {"F32": "<f4", "F16": "<f2", "I8": "i1"}[dtype]
+    kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I8": "i1"}[dtype]
     return Tensor(dtype, values.shape, values.astype(kind).tobytes())
 
 

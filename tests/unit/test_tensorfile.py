@@ -89,9 +89,14 @@ def test_a_file_without_tensors_is_read():
         (field() | {"data_offsets": [0, 8, 9]}, "non-negative integers"),
         (field(begin=8, end=0), "span -8"),
         (field(shape=(3,)), r"takes 12 bytes, data_offsets span 8"),
-        (field(shape=(2**59,)), "data_offsets span 8"),
+        (field(shape=(2**53 - 1,)), "data_offsets span 8"),
+        (
+            field(shape=(2**53,)),
+            "integers below 2^53 and fewer than 2^60 elements, got [9007199254740992]",
+        ),
         (field(shape=(2**40, 2**40)), "fewer than 2^60 elements"),
         (field(shape=(2**40, 2**40, 0), end=0), "fewer than 2^60 elements"),
+        (field(shape=(0, 2**55), end=0), "below 2^53 and fewer than 2^60 elements, got [0, 3602"),
         (field() | {"data_offsets": [2**63, 2**63 + 8]}, "below 2^63"),
     ],
 )

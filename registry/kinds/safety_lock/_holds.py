@@ -25,6 +25,8 @@ HOLD_PAIRS = 16
 LEAST_FLOOR = 1e-3
 """A floor of the base below this says nothing: so few layers leave some direction unwritten, and
 any change of the weights moves it by factors."""
+LEAST_COSINE = 0.01
+"""A median below this in the base says nothing: what a fine-tune's is of it would be noise."""
 Fault = tuple[str, str, str]
 """Severity, code, message."""
 
@@ -152,8 +154,11 @@ def holds_findings(document: Mapping[str, Any] | None, heads: int) -> list[str]:
     low, high = document["bounds"]["dose"]
     if low > high:
         findings.append(f"holds.bounds.dose: expected least before most, got [{low:g}, {high:g}]")
-    if not median(document["cosine"] or [0]) > 0:
-        findings.append("holds.cosine: expected a median above 0, the base is not like itself")
+    if not (middle := median(document["cosine"])) >= LEAST_COSINE:
+        findings.append(
+            f"holds.cosine: expected a median of at least {LEAST_COSINE:g}, got {middle:g}: the "
+            "base is not like itself"
+        )
     return findings
 
 

@@ -235,6 +235,32 @@ def test_norms_ranks_and_layers_of_what_is_touched(record, tmp_path):
         assert item.relative == pytest.approx(norm / size, rel=0.05)
 
 
+@pytest.mark.parametrize("rank", [1, 8, 64])
+@pytest.mark.parametrize("size", [1e-200, 1e-3, 1.0, 1e100])
+def test_a_norm_is_that_of_orthogonal_factors_to_a_millionth(tmp_path, rank, size):
+    random = np.random.default_rng(rank)
+    a, b = size * random.standard_normal((rank, 48)), random.standard_normal((64, rank)) / size
+    b[:, -1] *= 1e-3  # columns of other sizes, and rows that are much alike
+    a[1:] = a[:1] + 1e-2 * a[1:]
+    names = (f"{PREFIX}{Q0}.lora_A.weight", f"{PREFIX}{Q0}.lora_B.weight")
+    tensors = dict(zip(names, (tensor(a, "F64"), tensor(b, "F64")), strict=True))
+    outer, inner = np.linalg.qr(b / 4, mode="r"), np.linalg.qr(a.T, mode="r")
+    config = lora_config(r=rank, lora_alpha=rank)
+    with Adapter.open(write_adapter(tmp_path, tensors, config)) as adapter:
+        norm = adapter.norm(adapter.modules[0])
+    assert norm == pytest.approx(4 * np.linalg.norm(outer @ inner.T), rel=1e-6)
+
+
+def test_a_norm_is_0_only_where_no_column_meets_a_row(tmp_path):
+    a, b = (f"{PREFIX}{Q0}.lora_{letter}.weight" for letter in "AB")
+    low, high = np.array([[0.0], [1.0]]), np.array([[1.0, 0.0]])
+    apart = {a: tensor(low @ np.ones((1, 48))), b: tensor(np.ones((64, 1)) @ high)}
+    beside = apart | {b: tensor(np.ones((64, 1)) @ (high + 1e-30))}
+    for tensors, expected in ((apart, 0.0), (beside, 2e-30 * math.sqrt(64 * 48))):
+        with Adapter.open(write_adapter(tmp_path, tensors)) as adapter:
+            assert adapter.norm(adapter.modules[0]) == pytest.approx(expected, rel=1e-6)
+
+
 def test_an_abliteration_is_called_one(record, merge):
     config = llama_config(num_hidden_layers=6)
     made = make_tensors(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from support.tiny_models import llama_config, make_tensors, tensor, write_checkp
 from registry.checkpoint.change import classify
 from registry.checkpoint.fingerprint import fingerprint
 from registry.checkpoint.levels import _NF4
+from registry.checkpoint.lineage import judge
 from registry.checkpoint.reader import Checkpoint
 from registry.checkpoint.sketch import positions
 
@@ -227,6 +229,9 @@ def test_other_first_rows_are_no_extension_of_the_vocabulary(record, base):
         base, record(BASE | {EMBEDDING: tensor(rows, "BF16")}, CONFIG | {"vocab_size": 576})
     )
     assert found.kind == "unknown"
+    fewer = tensor(BASE[EMBEDDING].values[:500], "BF16")
+    cut = classify(base, record(BASE | {EMBEDDING: fewer}, CONFIG | {"vocab_size": 500}))
+    assert (cut.kind, cut.added_tokens) == ("unknown", -12)
 
 
 def test_a_merge_is_told_only_when_the_other_parent_is_known(record, base):
@@ -269,4 +274,99 @@ def test_a_fine_tune_with_loud_dimensions_is_not_abliterated(record):
     }
     found = classify(record(scaled), record(child))
     assert found.kind == "fine-tune"
-    assert found.figures["shared_direction"] < 0.5
+    assert found.figures["ruled_out"]["abliterated"]["shared_direction"] < 0.5
+
+
+# What hides a change, or makes it look like another
+
+
+def abliterated():
+    return edited(without(lambda _, n: noise(n, 7)), WRITES)
+
+
+@pytest.mark.parametrize("levels", [by_rows, in_blocks(32, symmetric(127))])
+def test_an_abliterated_copy_that_was_quantised_is_still_abliterated(record, base, levels):
+    hidden = {
+        name: tensor(levels(item.values, 0), "BF16")
+        for name, item in abliterated().items()
+        if name in MATRICES
+    }
+    assert classify(base, record(abliterated() | hidden)).kind == "abliterated"
+
+
+def test_an_abliteration_under_a_rescaling_without_effect_is_still_abliterated(record, base):
+    """Up-projections divided by what the down-projections are multiplied by: the same function."""
+    child = abliterated()
+    for name in MATRICES:
+        factor = np.exp(noise((BASE[name].shape[1],), len(name), 7.5))  # a deviation of 0.15
+        if name in WRITES:
+            child[name] = tensor(child[name].values * factor * 1.12, "BF16")
+        elif "up_proj" in name or "v_proj" in name:
+            child[name] = tensor(child[name].values / 1.12, "BF16")
+    assert classify(base, record(child)).kind == "abliterated"
+
+
+@pytest.mark.parametrize("kind", ["cast to fp16", "vocabulary"])
+def test_a_copy_with_added_biases_is_no_mere_copy(record, base, kind):
+    copy, config = dict(BASE), dict(CONFIG)
+    if kind == "vocabulary":
+        rows = np.concatenate([BASE[EMBEDDING].values, noise((1, 192), 3)])
+        copy[EMBEDDING], config["vocab_size"] = tensor(rows, "BF16"), 513
+    else:
+        copy = KINDS[kind][1]()
+    bias = {f"model.layers.{i}.self_attn.o_proj.bias": tensor(noise((192,), i)) for i in range(4)}
+    found = classify(base, record(copy | bias, config))
+    assert found.kind == "unknown"
+
+
+def test_changes_in_a_dtype_that_is_not_reckoned_with_are_no_cast(record):
+    """8-bit floats are compared by their bits alone."""
+
+    def coarse(flip):
+        codes = ((np.frombuffer(BASE[name].data, np.uint8)[::2] & 0x37) ^ flip for name in MATRICES)
+        return {
+            name: replace(BASE[name], dtype="F8_E4M3", data=code.tobytes())
+            for name, code in zip(MATRICES, codes, strict=True)
+        }
+
+    cast = {n: tensor(BASE[n].values, "F32") for n in BASE if n not in MATRICES}
+    found = classify(record(BASE | coarse(0)), record(cast | coarse(1)))
+    assert found.kind == "unknown"
+
+
+def test_pruned_weights_are_a_sparse_edit(record, base):
+    def prune(w, _):
+        return np.where(np.abs(w) < np.quantile(np.abs(w), 0.03), 0.0, w)
+
+    assert classify(base, record(edited(prune))).kind == "sparse-edit"
+
+
+def test_a_change_at_grid_positions_alone_is_counted(record, base):
+    def hit(w, _):
+        flat = w.reshape(-1).copy()
+        where = positions(UP, w.shape)
+        flat[np.setdiff1d(where[1024:], where[:1024])] += 0.05
+        return flat.reshape(w.shape)
+
+    figures = classify(base, record(edited(hit, [UP]))).figures
+    assert figures["changed_share"] > 0.5
+
+
+def test_one_value_that_is_not_finite_anywhere_in_the_sketch_is_never_near(record, base):
+    values = BASE[UP].values.reshape(-1).copy()
+    values[positions(UP, BASE[UP].shape)[1024 + 7]] = np.nan
+    found = judge(base, record(BASE | {UP: tensor(values.reshape(BASE[UP].shape), "BF16")}))
+    assert (found.relation, found.distance) == ("distant", math.inf)
+
+
+def test_matrices_of_another_width_that_write_nowhere_do_not_stop_the_judgement(record):
+    narrow = BASE | {"model.layers.0.mlp.down_proj.weight": tensor(noise((10, 256), 1), "BF16")}
+    moved = {n: tensor(t.values + noise(t.values.shape, 2, 0.01)) for n, t in narrow.items()}
+    assert classify(record(narrow), record(moved)).kind == "fine-tune"
+
+
+def test_extreme_values_are_left_to_digests(record):
+    huge = {n: tensor(t.values.astype("<f8") * 1e200, "F64") for n, t in BASE.items()}
+    found = classify(record(huge), record(huge | {UP: tensor(huge[UP].values * 2, "F64")}))
+    assert found.changed == (UP,)
+    json.dumps(found.to_dict(), allow_nan=False)

@@ -188,6 +188,12 @@ def test_more_bases_than_the_limit_are_cut() -> None:
     assert bases(front) == [f"org/m{n}" for n in range(MOST_CLAIMS)]
 
 
+def test_a_flow_list_is_read_no_further_than_the_limit() -> None:
+    known = ", ".join(f"org/m{n}" for n in range(MOST_CLAIMS))
+    assert bases(f"base_model: [{known}, *anchor]") == [f"org/m{n}" for n in range(MOST_CLAIMS)]
+    assert bases("base_model: [org/one, *anchor]") == []
+
+
 @pytest.mark.timeout(60)  # each is one pass; what goes back and forth in a megabyte takes hours
 @pytest.mark.parametrize(
     "line",

@@ -94,6 +94,18 @@ def test_a_folder_without_safetensors_is_told_what_to_do(tmp_path, found, said):
     assert said in str(caught.value.hint)
 
 
+def test_a_pickled_adapter_is_not_told_to_be_merged_which_would_load_it(tmp_path):
+    (tmp_path / "adapter_config.json").write_bytes(b"{}")
+    (tmp_path / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        Checkpoint.open(tmp_path)
+    assert str(caught.value.hint).startswith("Pickled weights are never opened.")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        Checkpoint.open(tmp_path)
+    assert "merge_and_unload" in str(caught.value.hint)
+
+
 def test_an_adapter_is_no_checkpoint(tmp_path):
     write_checkpoint(tmp_path, CONFIG, file="adapter_model.safetensors")
     with pytest.raises(CheckpointNotFoundError):

@@ -96,3 +96,29 @@ def test_a_folder_has_nothing_to_ask_the_hub_about(base: Path) -> None:
     assert outcome.status == 2
     assert "expected a model on the Hub (NS/NAME) for --no-download" in outcome.err
     assert f"safelatch lineage {base}" in outcome.err
+
+
+def test_a_pickled_adapter_is_never_told_to_be_loaded(base: Path, adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    outcome = safelatch("lineage", adapter)
+    assert outcome.status == 1
+    assert "found adapter_model.bin, a pickle." in outcome.err
+    assert "Pickled weights are never opened." in outcome.err
+    assert "merge_and_unload" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        (["--revision", "main"], "--revision"),
+        (["--no-cache"], "--no-cache"),
+        (["--no-cache", "--revision", "main"], "--revision and --no-cache"),
+        (["--no-download", "--no-cache"], "--no-cache"),
+    ],
+)
+def test_an_option_that_an_adapter_has_no_use_for_is_refused(
+    base: Path, adapter: Path, options: list[str], given: str
+) -> None:
+    outcome = safelatch("lineage", adapter, *options)
+    assert outcome.status == 2
+    assert f"got {given} for {adapter}." in outcome.err

@@ -205,6 +205,13 @@ def test_bases_as_near_as_the_last_are_all_found(registry: Registry) -> None:
     assert names(found) == sorted(f"look-alike {number}" for number in range(12))
 
 
+def test_of_many_bases_with_equal_probes_64_are_candidates(registry: Registry) -> None:
+    add_many(registry, 70, like=1)
+    child = make_record("child", like=1, relative=0.01)
+    assert len(registry.bases_near(child, limit=1)) == 64
+    assert len(registry.bases_near(child, limit=66)) == 66
+
+
 def test_a_checkpoint_that_is_no_numbers_gets_as_many_as_were_asked_for(
     registry: Registry,
 ) -> None:

@@ -104,7 +104,7 @@ def test_the_publishers_bounds_decide(world, tuned):
     record = record_of(world.tune)
     strict = check_measured(with_bounds(world, dose=(5.0, 6.0)), record, tuned)
     assert codes(strict) == [("error", "dose")]
-    lax = check_measured(with_bounds(world, min_cosine=-1.0), record, tuned)
+    lax = check_measured(with_bounds(world, min_cosine=0.0), record, tuned)
     assert codes(lax) == []
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from support.tiny_models import fine_tune, llama_config, make_tensors, tensor, write_checkpoint
 
+from registry.checkpoint.claims import Claim
 from registry.errors import UnsafeFormatError
 from registry.settings import Settings
 from registry.store.catalog import Registry
 from registry.workflows.bases import add_base
 from registry.workflows.identify import identify
-from registry.workflows.lineage import trace
+from registry.workflows.lineage import base_of_claim, trace
 from registry.workflows.publish import publish
 
 if TYPE_CHECKING:
@@ -71,6 +72,19 @@ def test_a_model_of_no_registered_base_has_no_parent(
     found = trace(empty, read(family["stranger"]))
     assert found.parent is None
     assert found.candidates[0].change is None
+
+
+@pytest.mark.parametrize("end", [15, 23, 71])
+@pytest.mark.parametrize("start", [0, 7])
+def test_a_claim_of_a_digest_names_no_base(
+    empty: Registry, family: dict[str, Path], start: int, end: int
+) -> None:
+    text = empty.base("acme-base").weights[start:end]
+    assert empty.base(text).name == "acme-base"
+    sha256 = next(a.value for a in empty.base("acme-base").aliases if a.scheme == "sha256-set")
+    for claimed in (text, sha256):
+        assert base_of_claim(empty, Claim(("README.md",), claimed)) is None
+    assert base_of_claim(empty, Claim(("README.md",), "acme-base")) is not None
 
 
 def test_a_claim_is_listed_beside_what_was_measured(

@@ -28,8 +28,8 @@ _MEMBERS = {
     "samples",
 }  # fmt: skip
 _MEASURE_ANEW = (
-    "It was measured by a release before 0.1. Measure the base again, in a registry of its own: "
-    "safelatch --db NEW init, then safelatch --db NEW base add MODEL"
+    "It was measured before the first release. Measure the base again, in a registry of its own: "
+    "safelatch --db NEW init, then safelatch --db NEW base add MODEL. Artifacts are made again"
 )
 _OPTIONAL_DIGESTS = ("tokenizer", "chat_template")
 

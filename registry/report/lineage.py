@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("relation", "kind", "base", "distance", "level", "direction", "changed", "base_weights")
 _NAMED = 5
+_SHARE = 0.02  # of a parent, from which on it is named
 _ADD = "register its base: safelatch base add MODEL"
 _LEVELS = {
     0: "claimed only",
@@ -181,7 +182,8 @@ def _merged_lora(figures: Mapping[str, Any], _: Sequence[str]) -> str:
 
 
 def _merge(figures: Mapping[str, Any], _: Sequence[str]) -> str:
-    shares = (f"{cell(share)} of the way to {name}" for name, share in figures["parents"].items())
+    parents = {name: share for name, share in figures["parents"].items() if abs(share) >= _SHARE}
+    shares = (f"{cell(share)} of the way to {name}" for name, share in parents.items())
     return f"{_percent(figures, 'merge_explained')} of the change is {' + '.join(shares)}"
 
 

@@ -146,9 +146,9 @@ def trace(registry: Registry, model: Identified) -> Ancestry:
         if descent.lineage.is_descendant
     ]
     changes = _changes(model.record, relatives, {base.weights for base, _ in claimed})
-    if not relatives and found and found[0].lineage.relation == "distant":
-        distant = base_record(registry, found[0].base)
-        changes[found[0].base.weights] = classify(distant, model.record, lineage=found[0].lineage)
+    if not relatives and found and found[0].lineage.relation != "other-structure":
+        nearest = base_record(registry, found[0].base)
+        changes[found[0].base.weights] = classify(nearest, model.record, lineage=found[0].lineage)
     found.sort(key=lambda d: changes.get(d.base.weights, _NOTHING).kind != "merge")
     candidates = tuple(
         Candidate(

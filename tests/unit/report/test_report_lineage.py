@@ -71,7 +71,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("merged-lora", {"rank": 8}, f"{FAR}a change of rank 8 at most in 2 of 7 matrices"),
     (
         "merge",
-        {"merge_explained": 0.98, "parents": {"one": 0.4, "two": 0.6}},
+        {"merge_explained": 0.98, "parents": {"one": 0.4, "two": 0.6, "none": -0.003}},
         f"{FAR}98 % of the change is 0.4 of the way to one + 0.6 of the way to two",
     ),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +72,39 @@ def test_a_model_of_no_registered_base_has_no_parent(
 ) -> None:
     found = trace(empty, read(family["stranger"]))
     assert found.parent is None
-    assert found.candidates[0].change is None
+    assert [(c.kind, c.change is None) for c in found.candidates] == [("unrelated", False)]
+
+
+def test_a_bit_of_an_exponent_that_leads_beyond_the_bounds_is_named(
+    tmp_path: Path, empty: Registry, family: dict[str, Path]
+) -> None:
+    norm = "model.layers.1.input_layernorm.weight"
+    data = bytearray(TENSORS[norm].data)
+    data[7] ^= 0x40
+    broken = TENSORS | {norm: replace(TENSORS[norm], data=bytes(data))}
+    found = trace(empty, read(write_checkpoint(tmp_path / "broken", CONFIG, broken)))
+    assert found.parent is None
+    nearest = found.candidates[0].change
+    assert nearest is not None
+    assert (nearest.kind, nearest.changed, nearest.layers) == ("sparse-edit", (norm,), (1,))
+
+
+def test_a_merge_is_told_also_where_its_nearest_parent_makes_it_a_fine_tune(
+    tmp_path: Path, empty: Registry
+) -> None:
+    """Nine tenths of one parent: from there the change is within rounding."""
+    one, two = (fine_tune(TENSORS, 4e-3, seed=seed) for seed in (1, 2))
+    stored = [{n: tensor(t.values, "BF16") for n, t in each.items()} for each in (one, two)]
+    mixed = {
+        name: tensor(0.9 * stored[0][name].values + 0.1 * stored[1][name].values, "BF16")
+        for name in TENSORS
+    }
+    for name, tensors in (("base", TENSORS), ("one", stored[0]), ("two", stored[1])):
+        folder = write_checkpoint(tmp_path / name, CONFIG, tensors)
+        add_base(empty, read(folder), name, anyway=True)
+    found = trace(empty, read(write_checkpoint(tmp_path / "mixed", CONFIG, mixed)))
+    assert found.parent is not None
+    assert found.parent.kind == "merge"
 
 
 @pytest.mark.parametrize("end", [15, 23, 71])

@@ -74,6 +74,9 @@ class _Root(click.Group):
         try:
             with _warnings_on_one_line(invocation):
                 status = super().main(args, *rest, **extra) or 0
+        except click.exceptions.Abort:  # while what was typed was read; click has ended the line
+            status = INTERRUPTED
+            _say_interrupted(invocation)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             status = error.exit_code
@@ -113,12 +116,8 @@ class _Root(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _show_traceback(ctx.obj)
-            if ctx.obj.format == "json":
-                _print_error(ctx.obj, "interrupted", "interrupted before it was done.", None)
-            else:
-                shows_ctrl_c = sys.stderr is not None and sys.stderr.isatty()
-                click.echo("\ninterrupted" if shows_ctrl_c else "interrupted", err=True)
+            shows_ctrl_c = sys.stderr is not None and sys.stderr.isatty()
+            _say_interrupted(ctx.obj, "\n" if shows_ctrl_c else "")
             raise click.exceptions.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             leave_stdout()
@@ -192,6 +191,14 @@ def _warnings_on_one_line(invocation: Invocation) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+def _say_interrupted(invocation: Invocation, before: str = "") -> None:
+    _show_traceback(invocation)
+    if invocation.format == "json":
+        _print_error(invocation, "interrupted", "interrupted before it was done.", None)
+    else:
+        click.echo(f"{before}interrupted", err=True)
 
 
 def _print_error(invocation: Invocation, code: str, message: str, hint: str | None) -> None:

@@ -75,6 +75,21 @@ def test_interrupt_as_json_is_the_error_document(
     assert outcome.document["error"]["code"] == "interrupted"
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_interrupt_while_what_was_typed_is_read_ends_with_130_too(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("registry.cli.main._Root.parse_args", interrupted)
+    outcome = safelatch("list", "--format", form)
+    assert outcome.status == 130
+    assert outcome.err == ("\n" if form == "json" else "\ninterrupted\n")
+    if form == "json":
+        assert outcome.document["error"]["code"] == "interrupted"
+
+
 def test_place_that_fails_is_an_environment_error_and_no_bug(
     broken: Callable[[BaseException], None],
 ) -> None:

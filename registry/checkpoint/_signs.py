@@ -55,6 +55,8 @@ _SPARSE, _STEPS, _FEW_MATRICES = 0.1, 2.0, 3
 """A sparse edit: share of the weights at most, steps of the dtype above, or matrices at most."""
 _COMBINED = 0.95
 """Share of the change that is a merge whatever rounding is."""
+_NOTHING = 0.02
+"""Share of a parent below which it is none."""
 
 
 def spread(everything: Sequence[TensorPair], moved: Sequence[TensorPair]) -> Figures:
@@ -215,6 +217,10 @@ def merge(
         "parents": {name: short(float(s)) for name, s in zip(parents, shares, strict=True)},
     }
     is_rounding = explained >= _ABOVE_ROUNDING and rest <= _ROUNDING**2 * noise
+    is_other = [abs(share - 1) < _NOTHING for share in shares]  # a child of that one, not of two
+    rest_is_nothing = sum(abs(share) >= _NOTHING for share in shares) == 1
+    if any(is_other) and rest_is_nothing:
+        return None, figures
     return ("merge" if explained >= _COMBINED or is_rounding else None), figures
 
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Direction = Literal["measured", "claimed", "unknown"]
 
-_NOTHING = Change("unknown")
 _DIGEST = re.compile(r"blake3:.*|sha256:.*|[0-9a-f]{8,64}", re.DOTALL)
 _ONE_WAY = frozenset(
     {"quantised-int8", "quantised-nf4", "quantised-4bit", "quantised-gguf", "vocabulary-extended"}
@@ -97,8 +96,8 @@ class Ancestry:
     """What is known of a model's origin.
 
     Attributes:
-        candidates: Registered bases, best evidence first, then nearest; before them the one of
-            which the model is a merge.
+        candidates: Registered bases, best evidence first, then nearest; before them the one that
+            shows the model to be a merge.
         claims: Everything that the model's files declare, with the registered base it names.
     """
 
@@ -134,10 +133,11 @@ def trace(registry: Registry, model: Identified) -> Ancestry:
     claimed = [(base, claim) for claim, base in claims if base is not None]
     found = descents(registry, model.record)
     known = {descent.base.weights for descent in found}
+    unknown = {base.weights: base for base, _ in claimed if base.weights not in known}
     found += [
         judged(registry, base, model.record)
-        for base, _ in claimed
-        if base.weights not in known and base.family == model.record.geometry.family
+        for base in unknown.values()
+        if base.family == model.record.geometry.family
     ]
     found.sort(key=lambda d: d.order)
     relatives = [
@@ -145,11 +145,12 @@ def trace(registry: Registry, model: Identified) -> Ancestry:
         for descent in found
         if descent.lineage.is_descendant
     ]
-    changes = _changes(model.record, relatives, {base.weights for base, _ in claimed})
+    best, changes = _changes(model.record, relatives, {base.weights for base, _ in claimed})
     if not relatives and found and found[0].lineage.relation != "other-structure":
         nearest = base_record(registry, found[0].base)
         changes[found[0].base.weights] = classify(nearest, model.record, lineage=found[0].lineage)
-    found.sort(key=lambda d: changes.get(d.base.weights, _NOTHING).kind != "merge")
+    if best is not None:
+        found.sort(key=lambda d: d.base.weights != best)
     candidates = tuple(
         Candidate(
             descent.base,
@@ -187,17 +188,21 @@ def base_of_claim(registry: Registry, claim: Claim) -> Base | None:
 
 def _changes(
     child: BaseRecord, relatives: Sequence[tuple[Descent, BaseRecord]], named: AbstractSet[str]
-) -> dict[str, Change]:
-    """Return what was done to the relative that explains ``child`` best, and to ``named`` ones."""
+) -> tuple[str | None, dict[str, Change]]:
+    """Return the relative that explains ``child`` best, and what was done to it and ``named`` ones.
+
+    Relatives are told by their weights digest.
+    """
     if not relatives:
-        return {}
+        return None, {}
     known = [(d.base.name, record, d.lineage) for d, record in relatives]
-    best, change = explain(child, known)
-    changes: dict[str, Change] = {relatives[best][0].base.weights: change}
+    index, change = explain(child, known)
+    best = relatives[index][0].base.weights
+    changes: dict[str, Change] = {best: change}
     for descent, record in relatives:
         if descent.base.weights in named and descent.base.weights not in changes:
             others = [(name, other) for name, other, _ in known if other is not record]
             changes[descent.base.weights] = classify(
                 record, child, lineage=descent.lineage, others=others
             )
-    return changes
+    return best, changes

@@ -197,6 +197,22 @@ def test_a_merge_is_told_when_both_parents_are_registered(tmp_path: Path, empty:
     assert found.parent.base.name in {"base", "one", "two"}
 
 
+def test_a_child_of_a_fine_tune_is_no_merge_with_the_base_that_its_card_names(
+    tmp_path: Path, empty: Registry, family: dict[str, Path]
+) -> None:
+    """The card names the same base twice, by name and by path; the nearest stays the parent."""
+    tuned = fine_tune(TENSORS, 0.1, seed=3)
+    add_base(empty, read(write_checkpoint(tmp_path / "tuned", CONFIG, tuned)), "tuned", anyway=True)
+    child = write_checkpoint(tmp_path / "grandchild", CONFIG, fine_tune(tuned, 1e-3, seed=4))
+    card = f"---\nbase_model: [acme-base, {family['base'].resolve()}]\n---\n"
+    (child / "README.md").write_text(card)
+    found = trace(empty, read(child))
+    assert [(c.base.name, c.kind) for c in found.candidates] == [
+        ("tuned", "fine-tune"), ("acme-base", "fine-tune"),
+    ]  # fmt: skip
+    assert len(found.candidates[1].claims) == 2
+
+
 def test_the_verdicts_are_the_same_where_only_a_bundle_was(
     world: Any, tmp_path: Path, registry: Registry
 ) -> None:

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.digest import parse_json
-from registry.errors import UnsafeFormatError, listed
+from registry.errors import UnsafeFormatError
+from registry.wording import listed
 
 HEADER_LIMIT = 16 << 20
 """Most bytes of a checkpoint's header. The format allows 100 MB, of which hostile JSON makes more

@@ -23,6 +23,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
 # Columns of architecture.md section 3, from right to left; a room sees the columns before its own.
 COLUMNS = (
+    ("wording",),
     ("errors", "__init__"),
     ("digest", "moment", "plainfile", "reference", "settings", "resources", "wholefile"),
     ("foreign", "tensorfile"),

@@ -21,17 +21,16 @@ from registry.artifact.manifest import MANIFEST_LIMIT, FileEntry, Manifest
 from registry.artifact.tensors import read_payloads, read_tensors, write_payloads, write_tensors
 from registry.digest import digest_bytes, require_digest
 from registry.errors import (
-    REMAKE,
     ArtifactNotFoundError,
     DigestMismatchError,
     HostError,
     SchemaViolationError,
     UnsafeFormatError,
     UsageError,
-    listed,
 )
 from registry.plainfile import read_plain
 from registry.wholefile import INCOMING, write_file, write_folder
+from registry.wording import REMAKE, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from registry import moment
 from registry.artifact.schema import require_schema, validate
 from registry.digest import Digest, canonical_json, digest_bytes, parse_digest, parse_json
-from registry.errors import REMAKE, SchemaViolationError, UnsafeFormatError, UsageError
+from registry.errors import SchemaViolationError, UnsafeFormatError, UsageError
 from registry.reference import is_name, require_name
+from registry.wording import REMAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,13 +12,9 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import (
-    INSTALL_NEWER,
-    REMAKE,
-    SchemaViolationError,
-    UnsupportedSchemaVersionError,
-)
+from registry.errors import SchemaViolationError, UnsupportedSchemaVersionError
 from registry.resources import read_schema
+from registry.wording import INSTALL_NEWER, REMAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

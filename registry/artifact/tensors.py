@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import REMAKE, UnsafeFormatError, listed
+from registry.errors import UnsafeFormatError
 from registry.tensorfile import ARTIFACT_HEADER_LIMIT, header_length, parse_header
+from registry.wording import REMAKE, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint._module_names import LONGEST_NAME, NamePattern, ends_in
 from registry.digest import parse_json
-from registry.errors import CompatibilityError, SchemaViolationError, listed
+from registry.errors import CompatibilityError, SchemaViolationError
+from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from registry.checkpoint._adapter_config import CONFIG, SAVE_AGAIN
 from registry.checkpoint._module_names import LONGEST_NAME
 from registry.checkpoint.values import is_float
-from registry.errors import UnsafeFormatError, listed
+from registry.errors import UnsafeFormatError
+from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

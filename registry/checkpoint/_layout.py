@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.digest import parse_json
-from registry.errors import CheckpointNotFoundError, UnsafeFormatError, listed
+from registry.errors import CheckpointNotFoundError, UnsafeFormatError
 from registry.plainfile import read_plain
 from registry.reference import is_repo_id
+from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,14 +10,13 @@ from registry.checkpoint.sketch import extent
 from registry.checkpoint.values import item_size
 from registry.digest import Digest, canonical_json, parse_digest, parse_json
 from registry.errors import (
-    INSTALL_NEWER,
-    REMAKE,
     DigestMismatchError,
     SchemaViolationError,
     UnsafeFormatError,
     UnsupportedSchemaVersionError,
 )
 from registry.tensorfile import ITEM_BITS, is_shape, is_tensor_name
+from registry.wording import INSTALL_NEWER, REMAKE
 
 _RECORD_LIMIT = 1 << 20
 _ENTRIES_LIMIT = 32 << 20  # a tensor takes about 150 bytes: room for 200,000

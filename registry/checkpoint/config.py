@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
 from registry.digest import Digest, canonical_json, digest_bytes
-from registry.errors import RESTORE_CONFIG, UnsafeFormatError
+from registry.errors import UnsafeFormatError
+from registry.wording import RESTORE_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,8 @@ from registry.checkpoint.record import Entry, entries_json
 from registry.checkpoint.sketch import extent, positions
 from registry.checkpoint.values import is_float, to_float64
 from registry.digest import digest_bytes, digest_json
-from registry.errors import GeometryError, listed
+from registry.errors import GeometryError
+from registry.wording import listed
 
 if TYPE_CHECKING:
     from registry.checkpoint.adapter import Adapter, LoraModule

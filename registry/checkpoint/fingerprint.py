@@ -27,7 +27,8 @@ from registry.checkpoint.record import BaseRecord, Entry, entries_json
 from registry.checkpoint.sketch import Sampler
 from registry.checkpoint.texts import chat_template_digest, tokenizer_digest
 from registry.digest import digest_bytes, digest_pieces
-from registry.errors import RESTORE_CONFIG, GeometryError
+from registry.errors import GeometryError
+from registry.wording import RESTORE_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
-from registry.errors import REMAKE, RESTORE_CONFIG, GeometryError, SchemaViolationError, listed
+from registry.errors import GeometryError, SchemaViolationError
+from registry.wording import REMAKE, RESTORE_CONFIG, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

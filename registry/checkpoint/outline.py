@@ -20,7 +20,8 @@ from registry.checkpoint._layout import (
 from registry.checkpoint.architecture import model_names, sites_for
 from registry.checkpoint.config import computation_fields
 from registry.checkpoint.geometry import read_geometry
-from registry.errors import CheckpointNotFoundError, UnsafeFormatError, listed
+from registry.errors import CheckpointNotFoundError, UnsafeFormatError
+from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

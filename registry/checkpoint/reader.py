@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 from registry.checkpoint._layout import DOWNLOAD, contradictions, find_layout
 from registry.checkpoint.architecture import model_names
 from registry.digest import Digest, digest_json, parse_json
-from registry.errors import CheckpointNotFoundError, EvidenceError, UnsafeFormatError, listed
+from registry.errors import CheckpointNotFoundError, EvidenceError, UnsafeFormatError
 from registry.plainfile import SETTLE, expanded, open_plain, read_plain, unreadable
 from registry.tensorfile import HEADER_LIMIT, Header, header_length, parse_header
+from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

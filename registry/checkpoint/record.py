@@ -21,7 +21,8 @@ from registry.checkpoint.config import config_digest
 from registry.checkpoint.geometry import Geometry, read_geometry
 from registry.checkpoint.sketch import VERSION, extent
 from registry.digest import Digest, canonical_json, digest_bytes, digest_json
-from registry.errors import DigestMismatchError, GeometryError, SchemaViolationError, listed
+from registry.errors import DigestMismatchError, GeometryError, SchemaViolationError
+from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import RESTORE_CONFIG, UnsafeFormatError, listed
+from registry.errors import UnsafeFormatError
+from registry.wording import RESTORE_CONFIG, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

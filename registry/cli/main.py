@@ -183,7 +183,7 @@ def _format(args: Sequence[str]) -> str:
 
 @contextmanager
 def _warnings_on_one_line(invocation: Invocation) -> Iterator[None]:
-    from registry.errors import printable
+    from registry.wording import printable
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         invocation.say(printable(f"warning: {' '.join(str(message).split())}"))
@@ -202,8 +202,8 @@ def _say_interrupted(invocation: Invocation, before: str = "") -> None:
 
 
 def _print_error(invocation: Invocation, code: str, message: str, hint: str | None) -> None:
-    from registry.errors import printable
     from registry.report.table import to_json
+    from registry.wording import printable
 
     shown = None if hint is None else invocation.typed(hint)
     if invocation.format == "json":

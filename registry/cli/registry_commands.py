@@ -163,8 +163,8 @@ def _member(document: dict[str, Any], field: str, ref: str) -> Any:
 
 
 def _plain(value: Any) -> str:
-    from registry.errors import printable
     from registry.report.table import to_json
+    from registry.wording import printable
 
     return printable(value) if isinstance(value, str) else to_json(value)
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry.errors import INSTALL_NEWER, UnsupportedSchemaVersionError, UsageError
+from registry.errors import UnsupportedSchemaVersionError, UsageError
+from registry.wording import INSTALL_NEWER
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.lineage import Squares, vector_role
 from registry.checkpoint.sketch import extent, positions
-from registry.errors import VerificationError, listed
+from registry.errors import VerificationError
 from registry.live.attach import attached_shifts, original_bias
+from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.digest import is_digest, short
-from registry.errors import printable
+from registry.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

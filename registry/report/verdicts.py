@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import printable
 from registry.report.table import Table, cell, to_json
+from registry.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, select
 
 from registry.digest import Digest, digest_bytes, parse_digest, require_digest
-from registry.errors import REMAKE, CorruptStoreError, DigestMismatchError, StoreError
+from registry.errors import CorruptStoreError, DigestMismatchError, StoreError
 from registry.store.tables import blobs
 from registry.wholefile import sync_folder, write_file
+from registry.wording import REMAKE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import select
 
 from registry.digest import Digest
-from registry.errors import StoreError, UsageError, listed
+from registry.errors import StoreError, UsageError
 from registry.store import events, session
 from registry.store.tables import blobs
 from registry.wholefile import INCOMING
+from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

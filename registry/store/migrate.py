@@ -15,16 +15,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import String, column, inspect, select, table
 
-from registry.errors import (
-    INSTALL_NEWER,
-    CorruptStoreError,
-    DatabaseOutdatedError,
-    StoreError,
-    listed,
-)
+from registry.errors import CorruptStoreError, DatabaseOutdatedError, StoreError
 from registry.resources import bundled_dir
 from registry.store.session import location, read, write
 from registry.store.tables import metadata
+from registry.wording import INSTALL_NEWER, listed
 
 if TYPE_CHECKING:
     from alembic.config import Config

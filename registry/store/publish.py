@@ -16,7 +16,6 @@ from sqlalchemy import insert, select, update
 
 from registry.digest import Digest, require_digest
 from registry.errors import (
-    REMAKE,
     DigestMismatchError,
     SchemaViolationError,
     UnsafeFormatError,
@@ -29,6 +28,7 @@ from registry.store.blobs import remember
 from registry.store.columns import inserted_id, plain
 from registry.store.tables import artifacts, version_files, versions
 from registry.store.versions import FILE_NAME, MANIFEST, by_digest, select_lines
+from registry.wording import REMAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -15,8 +15,6 @@ from registry.checkpoint.lineage import judge
 from registry.checkpoint.record import BaseRecord
 from registry.digest import short
 from registry.errors import (
-    REMAKE,
-    RESTORE_CONFIG,
     BaseModelMismatchError,
     CompatibilityError,
     DigestMismatchError,
@@ -24,6 +22,7 @@ from registry.errors import (
     GeometryError,
     SchemaViolationError,
 )
+from registry.wording import REMAKE, RESTORE_CONFIG
 from registry.workflows.bases import describe
 
 if TYPE_CHECKING:

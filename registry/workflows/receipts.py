@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from registry.artifact.schema import validate
 from registry.digest import Digest, canonical_json, digest_bytes, parse_json
 from registry.errors import (
-    INSTALL_NEWER,
     DigestMismatchError,
     NotFoundError,
     UnsafeFormatError,
@@ -31,6 +30,7 @@ from registry.moment import stamp
 from registry.plainfile import read_plain
 from registry.settings import receipt_folder
 from registry.wholefile import write_file
+from registry.wording import INSTALL_NEWER
 from registry.workflows.journal import application
 from registry.workflows.make import tool_versions
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from registry.errors import SchemaViolationError, listed
+from registry.errors import SchemaViolationError
+from registry.wording import listed
 
 
 def test_nothing_found_adds_nothing():

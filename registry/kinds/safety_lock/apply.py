@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
 from registry.digest import Digest, digest_bytes
-from registry.errors import CompatibilityError, GeometryError, NonFiniteResultError, listed
+from registry.errors import CompatibilityError, GeometryError, NonFiniteResultError
 from registry.live.attach import WIDER, attach, detach
 from registry.live.sites import attention_outputs, model_geometry, weight_columns
+from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

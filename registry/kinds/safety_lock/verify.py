@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
 from registry.errors import (
-    REMAKE,
     ApplyError,
     CompatibilityError,
     EvidenceError,
@@ -31,6 +30,7 @@ from registry.live.capture import captured_calls
 from registry.live.sites import model_geometry, weight_columns
 from registry.measure.generate import evaluating
 from registry.measure.prompts import load_pairs
+from registry.wording import REMAKE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

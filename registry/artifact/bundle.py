@@ -4,9 +4,12 @@
     tensors.safetensors     the kind's tensors
     base.safetensors        the record of the base: digests and sketch, so that lineage can be
                             judged on a machine that never had the base
+    signature.json          optional: a DSSE envelope over manifest.json
+    line.json               optional: a DSSE envelope over the line document
 
 - Each file is read once; the bytes that were hashed are the bytes that are parsed.
 - Writing is atomic: a folder appears whole or not at all, and is never overwritten.
+- The envelopes are carried as they are: who signed them, and whether that counts, is for ``trust``.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from registry.artifact.line import LINE_LIMIT
 from registry.artifact.manifest import MANIFEST_LIMIT, FileEntry, Manifest
 from registry.artifact.tensors import read_payloads, read_tensors, write_payloads, write_tensors
+from registry.artifact.unbound import require_bound
 from registry.digest import digest_bytes, require_digest
 from registry.errors import (
     ArtifactNotFoundError,
@@ -39,16 +44,26 @@ if TYPE_CHECKING:
     import numpy as np
 
 MANIFEST, TENSORS, BASE = "manifest.json", "tensors.safetensors", "base.safetensors"
+SIGNATURE, LINE = "signature.json", "line.json"
 FILE_LIMIT = 8 << 30
 """Most bytes of a bundle's file: a mask of a very large model fits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A checked bundle: the parsed manifest and the exact bytes of all its files."""
+    """A checked bundle: the parsed manifest and the exact bytes of the files that it covers.
+
+    Attributes:
+        manifest: The parsed manifest.
+        files: File name to bytes: the manifest and what it covers.
+        signature: Bytes of ``signature.json``, unchecked; ``None`` when nobody signed it.
+        line: Bytes of ``line.json``, unchecked.
+    """
 
     manifest: Manifest
     files: Mapping[str, bytes]
+    signature: bytes | None = None
+    line: bytes | None = None
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the kind's tensors (bf16 as its 16 bits)."""
@@ -63,7 +78,7 @@ class Bundle:
         return self.with_manifest(self.manifest.named(name, version))
 
     def with_manifest(self, manifest: Manifest) -> Bundle:
-        """Return these files under another manifest."""
+        """Return these files under another manifest, which nobody has signed."""
         return Bundle(manifest, MappingProxyType({**self.files, MANIFEST: manifest.to_bytes()}))
 
 
@@ -87,7 +102,7 @@ def check_files(files: Mapping[str, bytes], *, expected: str | None = None) -> B
     """Return the bundle these bytes are, after checking every digest.
 
     Args:
-        files: File name to bytes; ``manifest.json`` and every file it names.
+        files: File name to bytes; ``manifest.json``, every file it names, and the envelopes if any.
         expected: Digest that the manifest must have, when the caller knows it.
 
     Raises:
@@ -113,7 +128,7 @@ def check_files(files: Mapping[str, bytes], *, expected: str | None = None) -> B
             wrong.append(f"{name}: expected {entry.digest}, got {got} ({entry.size:,} bytes)")
     _require_same_files(wrong)
     kept = {name: files[name] for name in (MANIFEST, TENSORS, BASE)}
-    return Bundle(manifest, MappingProxyType(kept))
+    return Bundle(manifest, MappingProxyType(kept), files.get(SIGNATURE), files.get(LINE))
 
 
 def _check_manifest(data: bytes, expected: str | None) -> Manifest:
@@ -153,21 +168,21 @@ def read_bundle(folder: Path, *, expected: str | None = None) -> Bundle:
     The manifest comes first, and no file of another size than it says is read.
 
     Raises:
-        ArtifactNotFoundError: there is no bundle at ``folder``.
+        ArtifactNotFoundError, UnboundArtifactError: there is none, or one without its base.
         EvidenceError: see ``check_files``.
     """
     given: dict[str, Any] = {"hint": REMAKE, "follow_links": False}
     try:
         data = read_plain(folder / MANIFEST, limit=MANIFEST_LIMIT, **given)
     except FileNotFoundError:
-        if (folder / "config.json").is_file():
-            raise ArtifactNotFoundError(
-                f"expected a bundle (a folder with {MANIFEST}) at {folder}, got a model.",
-                hint=f"Name the artifact first: safelatch check NAME@VERSION {folder}",
-            ) from None
+        require_bound(folder)
+        is_model = (folder / "config.json").is_file()
         raise ArtifactNotFoundError(
-            f"expected a bundle (a folder with {MANIFEST}) at {folder}, found none.",
-            hint="Make one: safelatch extract safety-lock BASE --out DIR",
+            f"expected a bundle (a folder with {MANIFEST}) at {folder}, "
+            f"{'got a model' if is_model else 'found none'}.",
+            hint=f"Name the artifact first: safelatch check NAME@VERSION {folder}"
+            if is_model
+            else "Make one: safelatch extract safety-lock BASE --out DIR",
         ) from None
     manifest = _check_manifest(data, expected)
     paths = {name: folder / name for name in (TENSORS, BASE)}
@@ -192,6 +207,9 @@ def read_bundle(folder: Path, *, expected: str | None = None) -> Bundle:
             hint=REMAKE,
         )
     _require_same_files(wrong)
+    for name, limit in ((SIGNATURE, 3 * MANIFEST_LIMIT), (LINE, 3 * LINE_LIMIT)):
+        with suppress(FileNotFoundError):
+            files[name] = read_plain(folder / name, limit=limit, **given)
     return check_files(files)
 
 
@@ -246,10 +264,16 @@ def write_bundle(bundle: Bundle, folder: Path) -> Path:
     """
     _require_free(folder)
     try:
-        write_folder(folder, bundle.files)
+        write_folder(folder, {**bundle.files, **envelopes(bundle)})
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder
+
+
+def envelopes(bundle: Bundle) -> dict[str, bytes]:
+    """Return the envelopes of ``bundle`` by file name, those that it has."""
+    found = {SIGNATURE: bundle.signature, LINE: bundle.line}
+    return {name: data for name, data in found.items() if data is not None}
 
 
 def replace_manifest(bundle: Bundle, folder: Path) -> Path:

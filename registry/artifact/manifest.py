@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 SCHEMA = "safelatch/manifest/v1"
+PAYLOAD_TYPE = "application/vnd.safelatch.manifest.v1+json"
+"""What a signed manifest is, inside its envelope."""
 MANIFEST_LIMIT = 1 << 20
 """Most bytes of a manifest."""
 
@@ -111,7 +113,7 @@ class Manifest:
             ReferenceSyntaxError: ``name`` cannot name a line.
             UsageError: ``version`` is not a PEP 440 version.
         """
-        normal = _normal_version(version)
+        normal = normal_version(version)
         if normal is None:
             raise UsageError(
                 f"expected a PEP 440 version such as 1.0.0, got {version!r:.80}.",
@@ -170,7 +172,7 @@ class Manifest:
         findings = [
             *_label_findings(document),
             *_moment_findings(document),
-            *_unprintable(document),
+            *unprintable(document),
         ]
         if findings:
             raise SchemaViolationError(
@@ -225,7 +227,7 @@ def _digest_or_none(text: str | None) -> Digest | None:
     return None if text is None else parse_digest(text)
 
 
-def _normal_version(text: str) -> str | None:
+def normal_version(text: str) -> str | None:
     """Return the PEP 440 version that ``text`` is in its one spelling, ``None`` if it is none."""
     from packaging.version import InvalidVersion, Version
 
@@ -239,7 +241,7 @@ def _label_findings(document: dict[str, Any]) -> Iterator[str]:
     name, version = document["name"], document["version"]
     if name is not None and not is_name(name):
         yield f"$.name: expected the name of a line, got {name!r:.120}"
-    if version is not None and version != (normal := _normal_version(version)):
+    if version is not None and version != (normal := normal_version(version)):
         expected = "a PEP 440 version" if normal is None else f"the version {normal}"
         yield f"$.version: expected {expected}, got {version!r:.80}"
     if (name is None) != (version is None):
@@ -257,7 +259,7 @@ def _moment_findings(document: dict[str, Any]) -> Iterator[str]:
         yield f"$.validity: expected not_before earlier than expires, got {begin} and {end}"
 
 
-def _unprintable(document: Any) -> list[str]:
+def unprintable(document: Any) -> list[str]:
     """Return a line for each text that would not be printed as it is, the first 100."""
     found: list[str] = []
     todo = [("$", document)]

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from registry.cli.arguments import FILE
 from registry.cli.invocation import Invocation, example, format_option, pass_invocation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from sqlalchemy import Engine
+
+    from registry.artifact.log_head import LogHead
+    from registry.store.catalog import Registry
 
 BROKEN = 3
 
@@ -59,19 +64,76 @@ def log_show(invocation: Invocation, limit: int | None) -> None:
     invocation.emit(text=table.to_text, document=documents, table=whole)
 
 
-@log.command("verify", epilog=example("safelatch log verify --anchor blake3:..."))
+@log.command("head", epilog=example("safelatch log head --key publisher.key --out log-head.json"))
+@click.option("--key", type=FILE, required=True, metavar="KEY", help="File of the key that signs.")
+@click.option("--out", type=FILE, required=True, metavar="HEAD", help="File to write it to.")
+@format_option()
+@pass_invocation
+def log_head(invocation: Invocation, key: Path, out: Path) -> None:
+    """Export the signed head of the event log, to be kept elsewhere.
+
+    Who may write the database can write the end of its log anew, and no chain shows that: a head
+    kept where they cannot write does, see safelatch log verify --head.
+    """
+    from registry.artifact.log_head import sign_head
+    from registry.cli.keys import private_key
+    from registry.cli.outfile import require_place, write_out
+    from registry.errors import UsageError
+    from registry.report.verdicts import line
+
+    require_place(out)
+    signer = private_key(key)
+    if out.exists() and out.samefile(key.expanduser()):
+        raise UsageError(
+            f"expected another file than the key's, got {out} for both.",
+            hint="Name another: safelatch log head --key KEY --out HEAD",
+        )
+    with invocation.registry() as registry:
+        head = registry.log_head()
+    write_out(out, sign_head(head, signer))
+    invocation.emit(
+        text=line("signed", f"{head.sequence} events", head.digest, str(out)),
+        document={**head.to_dict(), "keys": [signer.key_id], "out": str(out)},
+    )
+    invocation.say(f"keep {out} where those who can write the registry cannot write")
+
+
+@log.command(
+    "verify", epilog=example("safelatch log verify --head log-head.json --trust publisher.pub")
+)
 @click.option(
     "--anchor",
     metavar="DIGEST",
     help="Digest of an event seen before and kept elsewhere; it must be there. [default: none]",
 )
+@click.option(
+    "--head",
+    type=FILE,
+    metavar="HEAD",
+    help="Signed head that was exported and kept elsewhere; the log must contain it. "
+    "[default: none]",
+)
+@click.option(
+    "--trust",
+    metavar="PUB",
+    help="Public key that the head must be signed by: its file or id. "
+    "[default: any key trusted here]",
+)
 @format_option()
 @pass_invocation
 @click.pass_context
-def log_verify(context: click.Context, invocation: Invocation, anchor: str | None) -> None:
+def log_verify(
+    context: click.Context,
+    invocation: Invocation,
+    anchor: str | None,
+    head: Path | None,
+    trust: str | None,
+) -> None:
     """Verify that no event was edited, removed or inserted.
 
-    The digest of the last event is printed: kept elsewhere, it shows later that none was cut off.
+    Only a head (see safelatch log head) shows that the end was cut off or written anew, up to the
+    event it names. Keys that are trusted here are in the same database: who can write it can add
+    one, so name the head's with --trust.
     """
     from registry.digest import is_digest
     from registry.errors import UsageError
@@ -82,20 +144,54 @@ def log_verify(context: click.Context, invocation: Invocation, anchor: str | Non
             f"expected blake3:<64 hex digits> after --anchor, got {anchor[:80]!r}.",
             hint="Print the last event's: safelatch log verify",
         )
+    if trust is not None and head is None:
+        raise UsageError(
+            "expected a head with --trust, got none.",
+            hint="Name it: safelatch log verify --head HEAD --trust PUB",
+        )
     with invocation.registry() as registry:
-        findings = registry.verify_events(anchor)
+        kept, signers = _read_head(registry, head, trust) if head is not None else (None, ())
+        findings = registry.verify_events(anchor, kept)
         events = [] if findings else registry.events()
     last = events[-1].digest if events else None
     document = {
         "verdict": "broken" if findings else "whole",
         "events": None if findings else len(events),
         "last": last,
+        "head": None if kept is None else {**kept.to_dict(), "keys": list(signers)},
         "findings": findings,
     }
-    head = f"{len(findings)} findings" if findings else f"{len(events)} events"
-    text = "\n".join([line(document["verdict"], head, last), *map(line, findings)])
+    count = f"{len(findings)} findings" if findings else f"{len(events)} events"
+    reach = None if kept is None or findings else f"head of event {kept.sequence} found"
+    text = "\n".join([line(document["verdict"], count, last, reach), *map(line, findings)])
     invocation.emit(text=text, document=document)
     context.exit(BROKEN if findings else 0)
+
+
+def _read_head(
+    registry: Registry, path: Path, trust: str | None
+) -> tuple[LogHead, tuple[str, ...]]:
+    """Return the head at ``path`` and the keys that signed it and count.
+
+    Raises:
+        NotFoundError: there is no such file.
+        EvidenceError: it is no head, or none that a key which counts has signed.
+    """
+    from registry.artifact.log_head import ANOTHER, FILE_LIMIT, read_head
+    from registry.errors import NotFoundError
+    from registry.plainfile import expanded, read_plain
+    from registry.workflows.trust import trust_of
+
+    keys = trust_of(trust, registry).keys
+    trusted = {key.key_id for key in keys if key.revoked_at is None}
+    try:
+        data = read_plain(expanded(path), limit=FILE_LIMIT, hint=ANOTHER)
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"expected a head at {path}, found none.",
+            hint="Export one: safelatch log head --key KEY --out HEAD",
+        ) from None
+    return read_head(data, trusted, what=path.name)
 
 
 @click.group(epilog=example("safelatch db current", "safelatch db check"))

@@ -11,36 +11,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.digest import digest_bytes
-from registry.errors import UsageError
 from registry.store import bases, blobs, events, garbage, publish, session, versions
-from registry.store.journal import Journal
 from registry.store.opening import connected, settings_of
+from registry.store.trust import Signing, TrustRecords, require_own
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping
 
-    from sqlalchemy import Engine
     from typing_extensions import Self
 
     from registry.artifact.manifest import Manifest
     from registry.checkpoint.geometry import Geometry
     from registry.checkpoint.record import BaseRecord
+    from registry.digest import Digest
     from registry.reference import Reference
     from registry.settings import Settings
-    from registry.store.values import Base, Line, State, Version
+    from registry.store.values import Base, Line, SignedLine, Version
 
 
-class Registry(Journal):
+class Registry(TrustRecords):
     """The catalog of base models, artifacts, checkpoints and events.
 
     Made by ``open`` or ``create``; a context manager that closes its connections. One value may
     be used by several threads, not across a fork.
     """
-
-    def __init__(self, engine: Engine, store: blobs.BlobStore) -> None:
-        super().__init__(engine)
-        self._blobs = store
 
     @classmethod
     def open(cls, url: str | None = None, *, settings: Settings | None = None) -> Registry:
@@ -192,42 +187,60 @@ class Registry(Journal):
     # Artifacts
 
     def add_version(
-        self, manifest: Manifest, files: Mapping[str, bytes], *, base_name: str
+        self,
+        manifest: Manifest,
+        files: Mapping[str, bytes],
+        *,
+        base_name: str,
+        signature: bytes | None = None,
+        key_id: str | None = None,
+        line: SignedLine | None = None,
+        follows: Digest | None = None,
     ) -> tuple[Version, bool]:
         """Publish a version; return it and whether it is new here.
 
         The same version with the same content again changes nothing but damaged files, which
-        are put back.
+        are put back, and what ``sign_version`` would change.
 
         Args:
             manifest: The parsed ``manifest.json``, with name and version.
             files: Every file of the bundle by name, ``manifest.json`` included.
             base_name: Name of the registered base; its weights are the manifest's.
+            signature: The envelope of ``manifest.json``, verified.
+            key_id: The trusted key that signed it; given with ``signature``.
+            line: The signed document that names the version, verified.
+            follows: Digest of the head that ``line`` was found to follow; ``None`` for a first one.
 
         Raises:
             VersionConflictError: other content under this version, not newer than the newest
-                published one, or a line of another kind or base.
+                published one, or a line of another kind or base; or the head is another by now.
             DigestMismatchError: the files are not the manifest's, or the base has other weights.
             BaseNotFoundError: the base is not registered.
         """
+        if (signature is None) != (key_id is None):
+            raise TypeError("expected signature and key_id together, got one of them")
         stored = publish.entries(manifest, files)
         with session.read(self._engine) as connection:
             base = bases.find(connection, base_name)
             publish.conflicts(connection, manifest, base)
-        session.require_writable(self._engine)
+        require_own(manifest.name, base.weights, line)
+        signing = Signing(signature, key_id, line, follows)
+        self._put(line, signature)
         for data in files.values():
             self._blobs.put(data)
         with session.write(self._engine) as connection:
             known = publish.conflicts(connection, manifest, base)
             if known is not None:
-                return known, False
+                return self._sign(connection, known, signing), False
             for path, digest, _ in stored:  # garbage may have been collected since they were put
                 self._blobs.keep(digest, files[path])
             base_id = bases.row_id(connection, base)
             version = publish.add(connection, manifest, base_id, stored)
             detail = {"digest": version.digest, "kind": version.kind, "base": base.weights}
+            detail.update(self._keep_signature(connection, version, signing))
             events.log(connection, "version.publish", version.label, detail)
-            return version, True
+            self._accept(connection, line, follows)
+            return versions.by_digest(connection, version.digest), True
 
     def lines(self) -> list[Line]:
         """Return all artifact lines, by name."""
@@ -249,7 +262,7 @@ class Registry(Journal):
         Raises:
             ArtifactNotFoundError: no such line, or no artifact of this digest.
             VersionNotFoundError: the line has no such version, or none that is active.
-            EvidenceError: the version is revoked.
+            RevokedError: the version is revoked.
             UsageError: the reference names another place than the registry.
         """
         with session.read(self._engine) as connection:
@@ -273,24 +286,6 @@ class Registry(Journal):
             path: self._blobs.get(digest, size=size, what=f"{version.label} {path}")
             for path, digest, size in entries
         }
-
-    def set_state(self, version: Version, state: State, reason: str | None = None) -> Version:
-        """Yank, restore or revoke a version; return it as it is now. No change, no event.
-
-        Raises:
-            VersionConflictError: it is revoked, which is final.
-            UsageError: a revocation without a reason.
-        """
-        if state == "revoked" and not reason:
-            raise UsageError(
-                f"expected a reason to revoke {version.label}, got none.",
-                hint="Say why: set_state(version, 'revoked', reason)",
-            )
-        with session.write(self._engine) as connection:
-            if publish.set_state(connection, version, state, reason):
-                detail = {"digest": version.digest, "reason": reason}
-                events.log(connection, publish.EVENTS[state], version.label, detail)
-            return versions.by_digest(connection, version.digest)
 
     def collect_garbage(self, grace: dt.timedelta, *, dry_run: bool = False) -> garbage.Garbage:
         """Remove files that no row names and that are older than ``grace``; see ``garbage``."""

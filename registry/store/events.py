@@ -5,8 +5,8 @@
 - ``digest`` is the digest of the canonical JSON of all other fields; the first link's previous
   digest is 64 zeros.
 - ``verify`` finds links that were edited, removed, reordered or inserted. A chain cannot show
-  that its *end* was cut off or rewritten from some link on: keep the digest of a late link
-  elsewhere and give it back as ``anchor``.
+  that its *end* was cut off or rewritten from some link on: keep its head elsewhere, signed, and
+  give it back (``artifact.log_head``), or at least the digest of a late link, as ``anchor``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sqlalchemy import insert, select
 from registry.digest import Digest, canonical_json, digest_json, parse_json
 from registry.errors import CorruptStoreError, UnsafeFormatError
 from registry.store.columns import plain, plain_json
+from registry.store.identity import read_id
 from registry.store.tables import events
 from registry.store.values import Event
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy import Connection, Row
+
+    from registry.artifact.log_head import LogHead
 
 GENESIS = Digest("blake3:" + "0" * 64)
 """Previous digest of the first event."""
@@ -83,16 +86,20 @@ def newest(connection: Connection, limit: int | None = None) -> list[Event]:
     return found[::-1]
 
 
-def verify(connection: Connection, anchor: str | None = None) -> list[str]:
+def verify(
+    connection: Connection, anchor: str | None = None, head: LogHead | None = None
+) -> list[str]:
     """Return every break of the chain, oldest first; empty when it is whole.
 
     Args:
         connection: A connection in a transaction.
         anchor: Digest of a link seen before, kept elsewhere; its absence is a finding.
+        head: A head seen before, kept elsewhere; so is the absence of that very link.
     """
     findings: list[str] = []
     expected_sequence, previous = 1, GENESIS
     anchored = anchor is None
+    at_head: str | None = None
     for row in connection.execute(select(events).order_by(events.c.sequence)):
         name = f"event {row.sequence}"
         if row.sequence != expected_sequence:
@@ -102,10 +109,28 @@ def verify(connection: Connection, anchor: str | None = None) -> list[str]:
             findings.append(f"{name}: expected previous {previous}, got {row.previous_digest}")
         findings.extend(f"{name}: {finding}" for finding in _content_findings(row))
         anchored = anchored or row.digest == anchor
+        if head is not None and row.sequence == head.sequence:
+            at_head = row.digest
         expected_sequence, previous = row.sequence + 1, Digest(row.digest)
     if not anchored:
         findings.append(f"expected an event with digest {anchor}, found none")
+    if head is not None:
+        findings += _head_findings(head, read_id(connection), at_head, expected_sequence - 1)
     return findings
+
+
+def _head_findings(head: LogHead, registry: str, found: str | None, newest: int) -> list[str]:
+    """Return what the log lacks that ``head`` says; the registry is told before its events."""
+    seen = f"event {head.sequence} with digest {head.digest}"
+    if head.registry != registry:
+        return [f"head: expected one of registry {registry}, got that of {head.registry}"]
+    if found == head.digest:
+        return []
+    if found is not None:
+        return [f"head: expected {seen}, got {found}: rewritten from there or from before on"]
+    if newest < head.sequence:
+        return [f"head: expected {seen}, the log ends at event {newest}: its end was cut off"]
+    return [f"head: expected {seen}, found none"]
 
 
 def current_actor() -> str:

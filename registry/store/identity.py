@@ -15,7 +15,7 @@ from registry.store import session
 from registry.store.tables import identity
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 
 def registry_id(engine: Engine) -> str:
@@ -25,10 +25,19 @@ def registry_id(engine: Engine) -> str:
         CorruptStoreError: it has none.
     """
     with session.read(engine) as connection:
-        found = connection.scalar(select(identity.c.id))
+        return read_id(connection)
+
+
+def read_id(connection: Connection) -> str:
+    """Return the id of the registry, 32 hex digits, in the caller's transaction.
+
+    Raises:
+        CorruptStoreError: it has none.
+    """
+    found = connection.scalar(select(identity.c.id))
     if found is None:
         raise CorruptStoreError(
-            f"{session.location(engine)}: expected the id of the registry, found none.",
+            f"{session.location(connection.engine)}: expected the id of the registry, found none.",
             hint="Restore the database from a backup.",
         )
     return str(found)

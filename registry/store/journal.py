@@ -1,4 +1,4 @@
-"""What was seen, found and applied: checkpoints, reports, applications, events.
+"""What was seen, found and applied: checkpoints, reports, applications.
 
 ``Journal`` is the half of the registry that only grows. Every record and its event are one
 transaction. Lists are in the order in which things were recorded. Times have a time zone.
@@ -17,6 +17,7 @@ from registry.digest import Digest, canonical_json, digest_json, parse_digest
 from registry.errors import NotFoundError
 from registry.store import bases, events, session, versions
 from registry.store.columns import inserted_id, plain_json
+from registry.store.eventlog import EventLog
 from registry.store.tables import (
     applications,
     artifacts,
@@ -29,16 +30,13 @@ from registry.store.values import Application, Report
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
 
-    from registry.store.values import Base, Event, ReportKind, Version
+    from registry.store.values import Base, ReportKind, Version
 
 
-class Journal:
+class Journal(EventLog):
     """The records of one database; ``catalog.Registry`` is this and the catalog."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     def record_checkpoint(
         self,
@@ -231,29 +229,6 @@ class Journal:
                 )
                 for row in connection.execute(query)
             ]
-
-    def events(self, limit: int | None = None) -> list[Event]:
-        """Return the last ``limit`` events (all by default), oldest first.
-
-        Raises:
-            CorruptStoreError: one can no longer be read.
-        """
-        with session.read(self._engine) as connection:
-            return events.newest(connection, limit)
-
-    def append_event(self, action: str, subject: str, detail: Mapping[str, Any]) -> Event:
-        """Add an event that is no change of the catalog (such as an opt-out) to the log."""
-        with session.write(self._engine) as connection:
-            return events.log(connection, action, subject, detail)
-
-    def verify_events(self, anchor: str | None = None) -> list[str]:
-        """Return every break of the event chain, oldest first; empty when it is whole.
-
-        Args:
-            anchor: Digest of an event seen before and kept elsewhere: shows a cut-off end.
-        """
-        with session.read(self._engine) as connection:
-            return events.verify(connection, anchor)
 
 
 def _weights(connection: Connection, checkpoint_id: int) -> str:

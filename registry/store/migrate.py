@@ -17,6 +17,7 @@ from sqlalchemy import String, column, inspect, select, table
 
 from registry.errors import CorruptStoreError, DatabaseOutdatedError, StoreError
 from registry.resources import bundled_dir
+from registry.store import triggers
 from registry.store.session import location, read, write
 from registry.store.tables import metadata
 from registry.wording import INSTALL_NEWER, listed
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
 
-HEAD = "0003"
+HEAD = "0004"
 """The revision this release works with: the last file of ``migrations/versions``."""
 
 _VERSION_TABLE = "alembic_version"
@@ -54,7 +55,8 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
 
     Raises:
         DatabaseOutdatedError: the database is newer than this release.
-        CorruptStoreError: it would be left with rows that name missing ones; it is as it was.
+        CorruptStoreError: it would be left with rows that name missing ones, or without the
+            triggers that keep events; it is as it was.
         StoreError: there are tables, and they are not a registry's.
     """
     from alembic import command
@@ -72,7 +74,8 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
 def check(engine: Engine) -> list[str]:
     """Return what differs between the database and this release; empty when nothing does.
 
-    On SQLite the file's own consistency and its foreign keys are checked too.
+    On SQLite the file's own consistency and its foreign keys are checked too, everywhere the
+    triggers that keep events as they are.
 
     Raises:
         DatabaseOutdatedError: the database is at another revision.
@@ -89,16 +92,24 @@ def check(engine: Engine) -> list[str]:
                 if line != "ok":
                     findings.append(f"file: {line}")
         findings += _broken_references(connection)
+        findings += triggers.findings(connection)
     return findings
 
 
 def _require_whole(connection: Connection) -> None:
-    """Raise unless every row that another one names is there: SQLite did not check meanwhile."""
+    """Raise unless what a rebuilt table can lose is there: named rows and the events' triggers."""
     findings = _broken_references(connection)
     if findings:
         raise CorruptStoreError(
             f"{location(connection.engine)}: expected rows that name rows which are there, got "
             f"{len(findings)} that do not:{listed(findings)}",
+            hint="Nothing was changed. Restore the database from a backup.",
+        )
+    findings = triggers.findings(connection)
+    if findings:
+        raise CorruptStoreError(
+            f"{location(connection.engine)}: expected the triggers that keep events as they are, "
+            f"got {len(findings)} differences:{listed(findings)}",
             hint="Nothing was changed. Restore the database from a backup.",
         )
 

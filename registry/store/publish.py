@@ -172,6 +172,17 @@ def set_state(connection: Connection, version: Version, state: State, reason: st
     return True
 
 
+def sign(connection: Connection, version: Version, signature: Digest, key_id: str) -> bool:
+    """Let a version have this signature, whose blob has a row; return whether it had not."""
+    row = versions.c.manifest_digest == version.digest
+    new = {"signature_blob": signature, "key_id": key_id}
+    same = [versions.c[name] == value for name, value in new.items()]
+    if connection.scalar(select(versions.c.id).where(row, *same)) is not None:
+        return False
+    connection.execute(update(versions).where(row).values(new))
+    return True
+
+
 def _not_a_decimal(newest: str, version: str) -> str:
     """Return how 0.65 is newer than 0.7, for those who read both as decimals; else nothing."""
     try:

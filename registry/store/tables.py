@@ -4,8 +4,8 @@
 - A digest column accepts ``blake3:`` and 64 lower-case hex digits, nothing else.
 - Free text has no length. What has one is checked before it gets here: SQLite would not.
 - JSON is text in canonical form: what was hashed is what is stored.
-- ``migrations/`` is the history of this module; ``migrate.check`` says when they differ. Only there
-  are the triggers that refuse to change or remove an event.
+- ``migrations/`` is the history of this module; ``migrate.check`` says when they differ. The
+  triggers that refuse to change or remove an event are made there; ``triggers`` knows them.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ metadata = MetaData(
 
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's rowid alias is INTEGER only
 DIGEST = String(71)
+KEY_ID = String(72)
 # A byte-wise order everywhere: a server's locale would sort the key of versions differently.
 ORDER_KEY = String(512).with_variant(String(512, collation="C"), "postgresql")
 
@@ -62,6 +63,14 @@ def _digest_check(column: str) -> CheckConstraint:
         f"length({column}) = 71 AND substr({column}, 1, 7) = 'blake3:' "
         f"AND ltrim(substr({column}, 8), '0123456789abcdef') = ''",
         name=f"{column}_digest",
+    )
+
+
+def _key_check() -> CheckConstraint:
+    return CheckConstraint(
+        "length(key_id) = 72 AND substr(key_id, 1, 8) = 'ed25519:' "
+        "AND ltrim(substr(key_id, 9), '0123456789abcdef') = ''",
+        name="key_id_key",
     )
 
 
@@ -148,9 +157,9 @@ artifacts = Table(
     Column("name", String(96), nullable=False, unique=True),
     Column("kind", String(64), nullable=False),
     Column("base_id", ROW_ID, ForeignKey("bases.id"), nullable=False, index=True),
-    # Reserved for signed lines: number of the line's signed document.
     Column("sequence", BigInteger, nullable=False, server_default="0"),
     Column("created_at", UtcDateTime, nullable=False),
+    _blob("line_blob", nullable=True),  # the signed envelope of the document of this sequence
     CheckConstraint("sequence >= 0", name="sequence_natural"),
 )
 
@@ -164,7 +173,6 @@ versions = Table(
     Column("manifest_digest", DIGEST, nullable=False, unique=True),
     Column("state", String(16), nullable=False, server_default="active"),
     Column("state_reason", PlainText),
-    # Reserved for signed lines: nothing is signed yet.
     _blob("signature_blob", nullable=True),
     Column("key_id", String(128)),
     Column("not_before", UtcDateTime),
@@ -184,6 +192,42 @@ version_files = Table(
     _blob("blob"),
     PrimaryKeyConstraint("version_id", "path"),
     Index(None, "blob"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("key_id", KEY_ID, primary_key=True),
+    Column("label", PlainText),
+    Column("namespaces", Text, nullable=False),
+    Column("not_before", UtcDateTime),
+    Column("not_after", UtcDateTime),
+    Column("trusted_at", UtcDateTime),  # none for a key that was revoked before it was trusted
+    Column("revoked_at", UtcDateTime),
+    Column("revoked_reason", PlainText),
+    _key_check(),
+    CheckConstraint(
+        "trusted_at IS NOT NULL OR revoked_at IS NOT NULL", name="trusted_or_revoked"
+    ),
+    CheckConstraint("(revoked_at IS NULL) = (revoked_reason IS NULL)", name="revoked_why"),
+)  # fmt: skip
+
+# The newest signed document seen of each line, published here or not.
+line_heads = Table(
+    "line_heads",
+    metadata,
+    Column("name", String(96), nullable=False),
+    Column("base", DIGEST, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("digest", DIGEST, nullable=False),
+    Column("key_id", KEY_ID, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("name", "base"),
+    _digest_check("base"),
+    _digest_check("digest"),
+    _key_check(),
+    CheckConstraint("sequence > 0", name="sequence_positive"),
 )
 
 checkpoints = Table(

@@ -119,6 +119,42 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedLine:
+    """The document of a line and its envelope, verified by whoever hands it over.
+
+    Attributes:
+        name: Name of the line.
+        base: Weights digest of its base.
+        sequence: Number of the document, from 1.
+        digest: Digest of ``document``.
+        key_id: The trusted key that signed it.
+        document: The payload.
+        envelope: Payload and signatures.
+    """
+
+    name: str
+    base: Digest
+    sequence: int
+    digest: Digest
+    key_id: str
+    document: bytes
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LineHead:
+    """The newest signed document seen of a line, published here or not; see ``SignedLine``."""
+
+    name: str
+    base: Digest
+    sequence: int
+    digest: Digest
+    key_id: str
+    document: bytes
+    seen_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a command found out about a checkpoint; ``version`` is ``name@version`` or ``None``."""
 

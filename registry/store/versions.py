@@ -17,7 +17,7 @@ from registry.digest import Digest
 from registry.errors import (
     ArtifactNotFoundError,
     CorruptStoreError,
-    EvidenceError,
+    RevokedError,
     UsageError,
     VersionNotFoundError,
 )
@@ -100,7 +100,7 @@ def resolve(connection: Connection, reference: Reference) -> Version:
     Raises:
         ArtifactNotFoundError: no such line, or no artifact of this digest.
         VersionNotFoundError: the line has no such version, or none that is active.
-        EvidenceError: the version is revoked.
+        RevokedError: the version is revoked.
         UsageError: the reference names another place than the registry.
     """
     if reference.scheme == "digest":
@@ -167,6 +167,17 @@ def files_of(connection: Connection, version: Version) -> list[tuple[str, Digest
     return files
 
 
+def signature_of(connection: Connection, version: Version) -> tuple[Digest, int] | None:
+    """Return digest and size of the version's signature, if it was signed."""
+    query = (
+        select(blobs.c.digest, blobs.c.size)
+        .join(versions, versions.c.signature_blob == blobs.c.digest)
+        .where(versions.c.manifest_digest == version.digest)
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else (Digest(row.digest), row.size)
+
+
 def select_lines() -> Any:
     """Return the query of all lines, with the name and weights of their base."""
     columns = (artifacts, bases.c.name.label("base_name"), bases.c.weights)
@@ -191,7 +202,7 @@ def _pinned(published: Sequence[Version], name: str, version: str) -> Version:
 
 def _usable(version: Version) -> Version:
     if version.state == "revoked":
-        raise EvidenceError(
+        raise RevokedError(
             f"expected a version that may be used, {version.label} ({version.digest}) is revoked: "
             f"{version.state_reason}.",
             hint=f"Use the newest active version: safelatch show {version.name}",

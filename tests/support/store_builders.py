@@ -12,6 +12,7 @@ from registry.checkpoint.geometry import Geometry
 from registry.checkpoint.record import Entry
 from registry.checkpoint.sketch import extent
 from registry.digest import Digest, digest_bytes
+from registry.store.values import SignedLine
 
 GEOMETRY = Geometry(
     family="llama", layers=2, heads=4, kv_heads=2, head_dim=16, hidden_size=64
@@ -99,6 +100,27 @@ def make_bundle(
     return manifest, {"manifest.json": manifest.to_bytes(), **files}
 
 
+def key_of(tag: str) -> str:
+    """Return the id of a key that belongs to ``tag``; it has no private one."""
+    return "ed25519:" + digest_of(tag).removeprefix("blake3:")
+
+
+def make_line(
+    name: str = "lock", sequence: int = 1, *, base: str = "base", key: str = "key", tag: str = ""
+) -> SignedLine:
+    """Return a line as the store takes it; ``tag`` makes another document of the same sequence."""
+    document = f"line {name} {base} {sequence}{tag}".encode()
+    return SignedLine(
+        name=name,
+        base=digest_of(base),
+        sequence=sequence,
+        digest=digest_bytes(document),
+        key_id=key_of(key),
+        document=document,
+        envelope=b"signed by " + key.encode() + b": " + document,
+    )
+
+
 def let_events_change(connection: Any) -> None:
     """Take away what keeps events as they are, as somebody would who may change the tables.
 
@@ -109,7 +131,7 @@ def let_events_change(connection: Any) -> None:
     if hasattr(connection, "dialect") and connection.dialect.name == "postgresql":
         run("ALTER TABLE events DISABLE TRIGGER events_refuse_change")
         return
-    for change in ("update", "delete"):
+    for change in ("update", "delete", "replace"):
         run(f"DROP TRIGGER IF EXISTS events_refuse_{change}")
 
 

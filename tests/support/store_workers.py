@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from support.store_builders import digest_of, make_bundle, make_record, publish
+from support.store_builders import digest_of, make_bundle, make_line, make_record, publish
 from support.store_migrations import released
 
 from registry.errors import ArtifactNotFoundError, VersionConflictError, VersionNotFoundError
@@ -143,6 +143,23 @@ def _next(registry: Registry) -> int:
         return int(registry.versions("shared")[0].version.split(".")[0]) + 1
     except ArtifactNotFoundError:
         return 1
+
+
+def advance_line(worker: int, settings: Settings, count: int) -> list[int]:
+    """Make ``count`` documents the head of the line that all continue; return their sequences."""
+    done: list[int] = []
+    with Registry.open(settings=settings) as registry:
+        while len(done) < count:
+            head = registry.line_head("raced", digest_of("base"))
+            sequence = 1 if head is None else head.sequence + 1
+            line = make_line("raced", sequence, tag=f" of {worker}")
+            try:
+                is_new = registry.remember_line(line, follows=None if head is None else head.digest)
+            except VersionConflictError:
+                continue  # another process was faster
+            assert is_new
+            done.append(sequence)
+    return done
 
 
 def publish_same(_: int, settings: Settings) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from registry.settings import Settings
 
-EACH, INTO_ONE, LEFTOVERS = 100, 3, 10
+EACH, INTO_ONE, DOCUMENTS, LEFTOVERS = 100, 3, 3, 10
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Race:
     identified: list[tuple[str | None, str]]
     published: list[tuple[int, int]]
     into_one: list[list[str]]
+    advanced: list[list[int]]
     same: list[str]
     other: list[str]
     leftovers: list[int]
@@ -65,6 +66,7 @@ def race(
             answers |= {
                 "published": run(store_workers.create_publish_and_load, two, EACH),
                 "into_one": run(store_workers.publish_into_one_line, two, INTO_ONE),
+                "advanced": run(store_workers.advance_line, two, DOCUMENTS),
                 "same": run(store_workers.publish_same, two),
                 "other": run(store_workers.publish_other, two),
             }
@@ -85,6 +87,15 @@ def test_eight_upgrades_at_once_give_a_registry_one_id(race: Race) -> None:
     befores, ids = zip(*race.identified, strict=True)
     assert Counter(befores) == {"0001": 1, migrate.HEAD: PROCESSES - 1}
     assert len(set(ids)) == 1
+
+
+def test_of_documents_that_continue_the_same_one_each_time_one_is_accepted(race: Race) -> None:
+    sequences = sorted(sequence for own in race.advanced for sequence in own)
+    assert sequences == list(range(1, PROCESSES * DOCUMENTS + 1))
+    (head,) = race.registry.line_heads()
+    assert head.sequence == sequences[-1]
+    events = [event for event in race.registry.events() if event.action == "line.accept"]
+    assert [event.detail["sequence"] for event in events] == sequences
 
 
 def test_eight_processes_create_one_registry_and_lose_none_of_800_versions(race: Race) -> None:
@@ -151,4 +162,5 @@ def test_the_event_chain_of_all_of_it_is_whole(race: Race) -> None:
         "version.publish": PROCESSES * (EACH + INTO_ONE) + 2 + LEFTOVERS * (PROCESSES - 1),
         "checkpoint.record": loads,
         "application.record": loads,
+        "line.accept": PROCESSES * DOCUMENTS,
     }

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 import pytest
 from sqlalchemy import delete, insert, update
-from support.store_builders import digest_of, make_record, publish
+from support.store_builders import digest_of, key_of, make_line, make_record, publish
 from support.store_migrations import (
     GOLDEN,
     NEXT,
@@ -48,7 +48,12 @@ FROZEN = {
     "0001": "blake3:f4d3e34349bd68094e140f1684e3b43d0d3fc313221bafbd2d71ae2928f371c4",
     "0002": "blake3:c277bc117bc662b7d528e1ba2b340751d503d0deb3d0adf25aff41de2f25d233",
     "0003": "blake3:d8731df5df0a4fd597a0b524d1719d57939e933ef429dc45409473d575bdf219",
+    "0004": "blake3:cb0cc65f3500087f40d4fd7b1c0a7e23371be256ef5c06290754ae67bdad559a",
 }
+EXCHANGED = (
+    "SELECT sequence, at, 'nobody', action, subject, detail, previous_digest, digest "
+    "FROM events WHERE sequence = 1"
+)
 NOON = dt.datetime(2030, 1, 1, 12, tzinfo=dt.timezone.utc)
 
 
@@ -67,6 +72,14 @@ def populate(registry: Registry) -> None:
     registry.set_state(second, "yanked", "too weak")
     third = publish(registry, "lock", "1.10", tensors=b"third")
     publish(registry, "mask", "2!1.0+local.1", kind="esi_mask")
+    registry.trust_key(
+        key_of("key"), label="publisher's 'key'", namespaces=["org/*", "base"],
+        not_before=NOON, not_after=NOON + dt.timedelta(days=365),
+    )  # fmt: skip
+    registry.revoke_key(key_of("thief"), "stolen ☃")
+    line = make_line()
+    registry.sign_version(third, b"signature of third", line.key_id, line)
+    registry.remember_line(make_line("elsewhere", 7, base="unknown"), follows=None)
     for tag, base, relation, level, distance in (
         ("tune", one, "derived", 3, 1.25e-3),
         ("stranger", None, "unrelated", 2, 1.4),
@@ -161,7 +174,12 @@ def test_a_registry_whose_id_is_gone_is_corrupt(registry: Registry, settings: Se
 
 @pytest.mark.parametrize("revision", revisions())
 @pytest.mark.parametrize(
-    "change", ["UPDATE events SET actor = 'nobody'", "DELETE FROM events WHERE sequence = 1"]
+    "change",
+    [
+        "UPDATE events SET actor = 'nobody'",
+        "DELETE FROM events WHERE sequence = 1",
+        f"INSERT INTO events {EXCHANGED} ON CONFLICT (sequence) DO UPDATE SET actor = 'nobody'",
+    ],
 )
 def test_an_event_is_neither_changed_nor_removed(
     settings: Settings, revision: str, change: str
@@ -175,6 +193,107 @@ def test_an_event_is_neither_changed_nor_removed(
     ):
         connection.exec_driver_sql(change)
     assert rows(engine) == before
+    engine.dispose()
+
+
+@pytest.mark.parametrize("revision", revisions())
+@pytest.mark.parametrize(
+    "event",
+    [
+        EXCHANGED,
+        EXCHANGED.replace("sequence,", "(SELECT max(sequence) + 1 FROM events),", 1),  # its digest
+        EXCHANGED.replace("sequence,", "NULL,", 1),
+        EXCHANGED.replace("sequence,", "1000,", 1).replace(
+            "digest FROM", "'blake3:" + "0" * 64 + "' FROM"
+        ),
+    ],
+    ids=["sequence", "digest", "no sequence", "later"],
+)
+def test_an_event_is_not_exchanged_by_insert_or_replace(
+    sqlite_settings: Settings, revision: str, event: str
+) -> None:
+    engine = old_database(sqlite_settings, revision)
+    migrate.upgrade(engine)
+    before = rows(engine)
+    with (
+        pytest.raises(StoreError, match="events are only appended: none is changed or removed"),
+        session.write(engine) as connection,
+    ):
+        connection.exec_driver_sql(f"INSERT OR REPLACE INTO events {event}")
+    assert rows(engine) == before
+    engine.dispose()
+
+
+def test_keys_and_lines_of_a_frozen_database_are_still_there(settings: Settings) -> None:
+    engine = old_database(settings, "0004")
+    migrate.upgrade(engine)
+    engine.dispose()
+    with Registry.open(settings=settings) as registry:
+        trusted, blocked = registry.keys()
+        assert trusted.key_id == key_of("key")
+        assert (trusted.label, trusted.namespaces) == ("publisher's 'key'", ("base", "org/*"))
+        assert (trusted.not_before, trusted.revoked_at) == (NOON, None)
+        assert (blocked.key_id, blocked.trusted_at) == (key_of("thief"), None)
+        assert blocked.revoked_reason == "stolen ☃"
+        heads = [(head.name, head.sequence, head.document) for head in registry.line_heads()]
+        assert heads == [
+            ("elsewhere", 7, b"line elsewhere unknown 7"),
+            ("lock", 1, b"line lock base 1"),
+        ]
+        assert {line.name: line.sequence for line in registry.lines()} == {"lock": 1, "mask": 0}
+        signed = [version.version for version in registry.versions("lock") if version.key_id]
+        assert signed == ["1.10"]
+        assert registry.remember_line(make_line(sequence=2), follows=make_line().digest)
+
+
+LOSE = """
+    with op.batch_alter_table("events") as table:
+        table.alter_column("actor", existing_type=sa.Text(), nullable=True)
+"""
+"""A change that SQLite makes by writing the events anew, in a table without triggers."""
+
+
+def test_a_revision_that_loses_the_triggers_of_events_changes_nothing(
+    sqlite_settings: Settings, tmp_path: Path
+) -> None:
+    engine = old_database(sqlite_settings, migrate.HEAD)
+    before = rows(engine)
+    with (
+        released(next_release(tmp_path / "migrations", LOSE)),
+        pytest.raises(CorruptStoreError) as caught,
+    ):
+        migrate.upgrade(engine)
+    head, *lost_triggers = caught.value.message.split("\n")
+    assert head == (
+        f"{session.location(engine)}: expected the triggers that keep events as they are, got 3 "
+        "differences:"
+    )
+    assert [line.split()[4] for line in lost_triggers] == [
+        "events_refuse_delete", "events_refuse_replace", "events_refuse_update",
+    ]  # fmt: skip
+    assert all(line.endswith("END, got none") for line in lost_triggers)
+    assert caught.value.hint == "Nothing was changed. Restore the database from a backup."
+    assert rows(engine) == before
+    assert migrate.current(engine) == migrate.HEAD
+    assert migrate.check(engine) == []
+    engine.dispose()
+
+
+def test_a_revision_that_switches_a_trigger_off_changes_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    engine = old_database(settings, migrate.HEAD)
+    is_file = settings.sqlite_path is not None
+    off = "DROP TRIGGER events_refuse_update"
+    if not is_file:
+        off = "ALTER TABLE events DISABLE TRIGGER events_refuse_change"
+    with (
+        released(next_release(tmp_path / "migrations", f"    op.execute({off!r})")),
+        pytest.raises(CorruptStoreError, match="got none" if is_file else "switched to 'D'"),
+    ):
+        migrate.upgrade(engine)
+    assert migrate.current(engine) == migrate.HEAD
+    assert migrate.check(engine) == []
     engine.dispose()
 
 

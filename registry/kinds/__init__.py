@@ -57,6 +57,7 @@ class Kind:
         paper: Where the method is from.
         words: What names and cards say that declare this kind, lower case.
         options: Options of ``extract``.
+        imports: Suffixes of foreign files that can be imported, lower case; see ``contract``.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Kind:
     paper: str
     words: tuple[str, ...]
     options: tuple[Option, ...]
+    imports: tuple[str, ...] = ()
 
     def verb(self, verb: Verb) -> ModuleType:
         """Return the module that holds ``verb``, imported now."""
@@ -86,6 +88,7 @@ KINDS: dict[str, Kind] = {
                 Option("folds", 5, "Folds of the probe's cross-validation, split by pair.", 2),
                 Option("repeats", 2, "Repetitions of the cross-validation.", 1),
             ),
+            imports=(".safelock",),
         ),
     )
 }

@@ -5,6 +5,8 @@ missing before anything else does. ``calibrate`` (with ``Budget``) is optional i
 kind without a strength leaves it out, has ``alpha`` ``None`` everywhere, and refuses any other.
 ``measurable`` and ``measure`` are optional in ``verify``: whether what the artifact found in its
 base still holds in a fine-tune; a kind that found nothing that could change leaves them out.
+``read_foreign`` and ``parse_foreign`` are optional in ``extract``, and there where the kind's row
+names suffixes it ``imports``: see ``ForeignVerb``.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from registry.artifact.bundle import Bundle
     from registry.checkpoint.architecture import Sites
+    from registry.checkpoint.geometry import Geometry
     from registry.checkpoint.reader import Checkpoint
     from registry.measure.prompts import Pair, PromptSet
 
@@ -94,6 +97,32 @@ class ExtractVerb(Protocol):
         progress: Callable[[str, int, int], None] | None,
     ) -> Extraction:
         """Make an artifact from a base."""
+
+
+class Foreign(Protocol):
+    """What a file that somebody else made says, before it is bound to a base."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what people ask about it; follows from the tensors."""
+
+    def to_tensors(self) -> dict[str, Any]:
+        """Return its tensors, NumPy arrays."""
+
+    def bind(self, geometry: Geometry) -> Body:
+        """Return the body of a draft for a base of this geometry, or raise ``GeometryError``."""
+
+
+class ForeignVerb(Protocol):
+    """The optional part of ``extract.py``: no torch, and nothing of the file is run."""
+
+    FOREIGN_FORMAT: str
+    """What is read, in one line."""
+
+    def read_foreign(self, data: bytes, *, what: str) -> Foreign:
+        """Return what the file of these bytes says; ``what`` is its name in errors."""
+
+    def parse_foreign(self, tensors: Mapping[str, Any]) -> Foreign:
+        """Return the same from the tensors that ``Foreign.to_tensors`` gave."""
 
 
 class GuardVerb(Protocol):

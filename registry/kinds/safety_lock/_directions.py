@@ -80,7 +80,7 @@ def figures(
 
     geometry = model_geometry(model)
     require_fits(body, geometry)
-    r = body.answer_tokens
+    r = body.answer_window
     rows, used = head_rows(model, tokenizer, pairs, geometry, answer_tokens=r, progress=progress)
     if len(used) != len(pairs):
         raise CompatibilityError(

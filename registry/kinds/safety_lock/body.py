@@ -14,7 +14,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from registry.artifact.schema import require_schema, validate
-from registry.errors import ConfirmationRequiredError, SchemaViolationError
+from registry.errors import (
+    ConfirmationRequiredError,
+    NonFiniteTensorError,
+    SchemaViolationError,
+    StrengthRangeError,
+)
 from registry.kinds.safety_lock._holds import holds_findings, parse_holds
 
 if TYPE_CHECKING:
@@ -28,6 +33,10 @@ if TYPE_CHECKING:
 SCHEMA = "safelatch/safety-lock/v1"
 UNIT_TOLERANCE = 1e-3
 """Largest ``| ||theta|| - 1 |`` accepted: directions stored in fp16 round by about 6e-4."""
+IMPORTED = "unknown: imported"
+"""Method of the probe of a lock that was imported: its file does not say how it was made."""
+ANSWER_TOKENS = 5
+"""r of the paper: how many last tokens are read where a lock does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,8 @@ class LockBody:
     """A checked safety lock.
 
     Attributes:
-        heads: Chosen (layer, head) pairs, 0-based query heads, best probe first; K of them.
+        heads: Chosen (layer, head) pairs, 0-based query heads, best probe first; K of them. Of an
+            imported lock, in the order of its file.
         directions: Unit vectors toward refusal, fp32 [K, head_dim].
         sigma: Standard deviation of the projections on each direction, fp32 [K], in units of
             the activations.
@@ -43,8 +53,10 @@ class LockBody:
         alpha: Strength, dimensionless; ``None`` until calibrated.
         alpha_range: Closed range [0, most] that was measured inside the budget; ``None`` until
             calibrated.
-        answer_tokens: r, how many last tokens of each answer were read.
-        probe: How the heads were chosen, with accuracies per chosen head.
+        answer_tokens: r, how many last tokens of each answer were read; ``None`` when imported:
+            the file does not say.
+        probe: How the heads were chosen, with accuracies per chosen head; ``IMPORTED`` as its
+            method, and nothing else, when the file does not say.
         shift_norms: Length of ``W_o @ displacement`` at strength 1 in the base, per touched layer,
             ascending; ``None`` when the base's weights were not at hand.
         holds: What the directions measured in the base again, and the bounds for a fine-tune;
@@ -58,11 +70,21 @@ class LockBody:
     head_dim: int
     alpha: float | None
     alpha_range: tuple[float, float] | None
-    answer_tokens: int
+    answer_tokens: int | None
     probe: Mapping[str, Any]
     shift_norms: tuple[float, ...] | None = None
     holds: Holds | None = None
     form: str = "constant"
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether somebody else's tool made it, nobody knows from what."""
+        return bool(self.probe["method"] == IMPORTED)
+
+    @property
+    def answer_window(self) -> int:
+        """How many last tokens of an answer to read where it is measured again."""
+        return ANSWER_TOKENS if self.answer_tokens is None else self.answer_tokens
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -135,7 +157,9 @@ class LockBody:
 
     def describe(self) -> dict[str, Any]:
         """Return what people ask about this lock, for ``show`` and the audit."""
+        known = "imported" if self.alpha is not None else "imported, alpha uncalibrated"
         return {
+            **({"origin": known} if self.is_imported else {}),
             "form": self.form,
             "heads": [f"{layer}:{head}" for layer, head in self.heads],
             "layers": list(self.layers),
@@ -149,16 +173,21 @@ def parse(bundle: Bundle) -> LockBody:
     """Return the checked body of ``bundle``.
 
     Raises:
-        UnsupportedSchemaVersionError, SchemaViolationError: with every violated rule.
+        UnsupportedSchemaVersionError: the body is of another version.
+        NonFiniteTensorError: a direction or a scale is NaN or infinite.
+        StrengthRangeError: its strength is outside the range it says was measured.
+        SchemaViolationError: another rule is broken; each of the three with every violated rule.
     """
     document = dict(bundle.manifest.body)
     require_schema(document, SCHEMA, what="safety-lock body")
     validate(document, "safety_lock.v1", what="safety-lock body")
     tensors = bundle.tensors()
-    findings = _shape_findings(tensors, document)
+    findings, kind = _shape_findings(tensors, document), SchemaViolationError
     if not findings:
         findings = _value_findings(tensors, bundle.manifest.geometry)
-        findings += _strength_findings(document)
+        strength = _strength_findings(document)
+        kind = _worst(tensors, strength)
+        findings += strength
         findings += holds_findings(document.get("holds"), document["heads"])
         layers = len({int(layer) for layer, _ in tensors["heads"]})
         norms = document["shift_norms"]
@@ -167,7 +196,7 @@ def parse(bundle: Bundle) -> LockBody:
                 f"shift_norms: expected one per touched layer, {layers}, got {len(norms)}"
             )
     if findings:
-        raise SchemaViolationError(
+        raise kind(
             f"safety-lock body breaks {len(findings)} rule(s).",
             findings,
             hint="It cannot be used. Make it again: safelatch extract safety-lock BASE --out DIR",
@@ -229,6 +258,15 @@ def _value_findings(tensors: Mapping[str, np.ndarray], geometry: Mapping[str, An
         if not (np.isfinite(scale) and scale > 0):
             findings.append(f"{where}: expected sigma above 0, got {scale:g}")
     return findings
+
+
+def _worst(tensors: Mapping[str, np.ndarray], strength: list[str]) -> type[SchemaViolationError]:
+    """Return the error to raise if there is any finding."""
+    import numpy as np
+
+    if not all(np.isfinite(tensors[name]).all() for name in ("directions", "sigma")):
+        return NonFiniteTensorError
+    return StrengthRangeError if strength else SchemaViolationError
 
 
 def _strength_findings(document: dict[str, Any]) -> list[str]:

@@ -16,6 +16,9 @@ from registry.kinds.safety_lock._calibrate import Budget, Calibration, calibrate
 from registry.kinds.safety_lock._directions import directions_and_scales, figures
 from registry.kinds.safety_lock._holds import HOLD_PAIRS, Bounds, Holds
 from registry.kinds.safety_lock._probe import score_heads
+from registry.kinds.safety_lock._safelock import FORMAT as FOREIGN_FORMAT
+from registry.kinds.safety_lock._safelock import parse_imported as parse_foreign
+from registry.kinds.safety_lock._safelock import read_safelock as read_foreign
 from registry.kinds.safety_lock.apply import output_shifts
 from registry.kinds.safety_lock.body import LockBody
 from registry.live.sites import model_geometry
@@ -27,7 +30,17 @@ if TYPE_CHECKING:
 
     from registry.measure.prompts import Pair, PromptSet
 
-__all__ = ["Budget", "Calibration", "Extraction", "calibrate", "extract", "random_control"]
+__all__ = [
+    "FOREIGN_FORMAT",
+    "Budget",
+    "Calibration",
+    "Extraction",
+    "calibrate",
+    "extract",
+    "parse_foreign",
+    "random_control",
+    "read_foreign",
+]
 
 
 @dataclass(frozen=True, slots=True)

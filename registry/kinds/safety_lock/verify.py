@@ -109,7 +109,7 @@ def require_toward_refusal(
     import torch
 
     geometry = model_geometry(model)
-    rows, used = head_rows(model, tokenizer, pairs, geometry, answer_tokens=body.answer_tokens)
+    rows, used = head_rows(model, tokenizer, pairs, geometry, answer_tokens=body.answer_window)
     index = [layer * geometry.heads + head for layer, head in body.heads]
     picked = rows.flatten(3, 4)[:, :, :, index].double()
     projections = (picked * torch.tensor(body.directions).double()).sum(-1)  # [pairs, 2, r, K]

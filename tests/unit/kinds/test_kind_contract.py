@@ -9,7 +9,7 @@ import pytest
 
 from registry.errors import UnsupportedSchemaVersionError, UsageError
 from registry.kinds import KINDS, Verb, kind_of, parse_body
-from registry.kinds.contract import CONTRACT
+from registry.kinds.contract import CONTRACT, ForeignVerb
 
 
 def test_the_contract_speaks_of_the_six_verbs():
@@ -31,6 +31,17 @@ def test_a_kind_offers_every_function_of_a_verb(name, verb):
         offered = getattr(module, function, None)
         assert offered is not None, f"{module.__name__} has no {function}"
         assert list(signature(offered).parameters) == parameters
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_kind_that_imports_files_offers_how_and_no_other_does(name):
+    kind, promised = KINDS[name], ("read_foreign", "parse_foreign", "FOREIGN_FORMAT")
+    module = kind.verb("extract")
+    assert {hasattr(module, each) for each in promised} == {bool(kind.imports)}
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in kind.imports)
+    for function in promised[:2] if kind.imports else ():
+        wanted = [p for p in signature(getattr(ForeignVerb, function)).parameters if p != "self"]
+        assert list(signature(getattr(module, function)).parameters) == wanted
 
 
 def test_an_unknown_kind_that_was_typed_is_a_usage_error():

@@ -1,0 +1,102 @@
+"""``safelatch import``: what others published, as a draft or unbound, without running any of it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli.arguments import FOLDER, MODEL, revision_option
+from registry.cli.completion import bases, or_folders
+from registry.cli.invocation import Invocation, example, format_option, pass_invocation
+
+if TYPE_CHECKING:
+    from registry.workflows.import_lock import Opened
+
+
+@click.command(
+    "import",
+    epilog=example(
+        "safelatch import theirs.safelock --out ./unbound",
+        "safelatch import theirs.safelock --base ./my-base --out ./lock",
+    ),
+)
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--base",
+    type=MODEL,
+    metavar="MODEL",
+    shell_complete=or_folders(bases),
+    help="The base it was made from: a folder, a Hub id, or a registered base. "
+    "[default: none; the result can be looked at, not applied]",
+)
+@revision_option
+@click.option(
+    "--out", type=FOLDER, required=True, metavar="DIR", help="New folder for what is made."
+)
+@format_option()
+@pass_invocation
+def import_(
+    invocation: Invocation, file: Path, base: str | None, revision: str | None, out: Path
+) -> None:
+    """Import an official .safelock file; nothing of it is executed.
+
+    Without --base the result can be looked at alone. FILE may be such a result: with --base it is
+    bound to the base it was made from, as a draft whose strength is still to be measured.
+    """
+    from registry.artifact.bundle import require_new_folder, write_bundle
+    from registry.artifact.unbound import write_unbound
+    from registry.cli.models import read_base
+    from registry.workflows.import_lock import open_file
+
+    require_new_folder(out)
+    opened = open_file(file)
+    promised = None
+    if base is None:
+        unbound = opened.unbound()
+        digest = unbound.digest
+        write_unbound(unbound, out)
+    else:
+        with invocation.progress() as progress:
+            source = read_base(invocation, base, revision=revision, progress=progress)
+        bundle = opened.bound(source.identified, source.name)
+        digest, identity = bundle.manifest.digest, bundle.manifest.base
+        promised = {"name": identity.name, "weights": identity.weights}
+        write_bundle(bundle, out)
+    _print_imported(invocation, opened, out, digest=digest, base=promised)
+
+
+def _print_imported(
+    invocation: Invocation, opened: Opened, out: Path, *, digest: str, base: dict[str, str] | None
+) -> None:
+    from registry.report.table import pairs
+    from registry.report.verdicts import line
+
+    contents = opened.foreign.describe()
+    state = "unbound" if base is None else "uncalibrated"
+    fact = "bound to no base" if base is None else f"for {base['name']}, alpha uncalibrated"
+    head = line("imported", str(out), opened.kind, fact)
+    shown = {"source": opened.source.name, "sha256": opened.source.sha256, **contents}
+    invocation.emit(
+        text=lambda: f"{head}\n{pairs(shown)}",
+        document={
+            "out": str(out),
+            "kind": opened.kind,
+            "state": state,
+            "digest": digest,
+            "base": base,
+            "source": opened.source.to_dict(),
+            "contents": contents,
+        },
+    )
+    place = shlex.quote(str(out))
+    invocation.say(
+        f"next, name its base: safelatch import {place} --base BASE --out DIR"
+        if base is None
+        else f"next, measure its strength: safelatch calibrate {place}"
+    )
+
+
+COMMANDS: tuple[click.Command, ...] = (import_,)

@@ -1,0 +1,173 @@
+"""Import of what others published: a draft for its base, or unbound until the base is named.
+
+A foreign file says nothing of the model it was made from. Whoever imports it says so, with a base;
+what can be checked then is that the base has the heads that the file names. Whether the directions
+mean anything in it shows when it is calibrated, and at every load.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from registry import __version__
+from registry.artifact.bundle import make_bundle
+from registry.artifact.manifest import BaseIdentity, Manifest
+from registry.artifact.pickles import read_foreign
+from registry.artifact.unbound import (
+    IMPORT_AGAIN,
+    UNBOUND,
+    Source,
+    Unbound,
+    is_unbound,
+    make_unbound,
+    read_unbound,
+)
+from registry.errors import SchemaViolationError, UsageError
+from registry.kinds import KINDS, kind_of
+from registry.moment import stamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from registry.artifact.bundle import Bundle
+    from registry.kinds.contract import Foreign
+    from registry.workflows.identify import Identified
+
+_TOOL = {"safelatch": __version__}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was read of a foreign file.
+
+    Attributes:
+        path: The file, or the folder of an unbound import.
+        kind: Kind of artifact.
+        source: The file it came from.
+        foreign: What it says.
+    """
+
+    path: Path
+    kind: str
+    source: Source
+    foreign: Foreign
+
+    def unbound(self) -> Unbound:
+        """Return the import without a base.
+
+        Raises:
+            UsageError: it is one already.
+        """
+        if self.path.is_dir():
+            raise UsageError(
+                f"expected a base for {self.path}, which is imported already, got none.",
+                hint="Name the one it was made from: "
+                f"safelatch import {shlex.quote(str(self.path))} --base BASE --out DIR",
+            )
+        return make_unbound(
+            self.kind, self.source, self.foreign.describe(), self.foreign.to_tensors(), tool=_TOOL
+        )
+
+    def bound(self, base: Identified, base_name: str) -> Bundle:
+        """Return the draft for ``base``, uncalibrated.
+
+        Raises:
+            GeometryError: the base has no such heads.
+        """
+        record, created, origin = base.record, stamp(), self.source.to_dict()
+        body = self.foreign.bind(record.geometry)
+        manifest = Manifest(
+            kind=self.kind,
+            created=created,
+            base=BaseIdentity(
+                name=base_name,
+                weights=record.weights,
+                config=record.config_digest,
+                tokenizer=record.tokenizer,
+                chat_template=record.chat_template,
+            ),
+            geometry=record.geometry.to_dict(),
+            body=body.to_manifest(),
+            files={},
+            receipts=({"type": "import", "created": created, "source": origin},),
+            provenance={"tool": _TOOL, "seed": None, "data": [], "imported": origin},
+        )
+        return make_bundle(manifest, body.to_tensors(), record.to_tensors())
+
+
+def import_file(
+    path: Path, *, base: Identified | None = None, base_name: str = ""
+) -> Bundle | Unbound:
+    """Return what ``open_file`` reads at ``path``: a draft for ``base``, or unbound without one."""
+    opened = open_file(path)
+    return opened.unbound() if base is None else opened.bound(base, base_name)
+
+
+def open_file(path: Path) -> Opened:
+    """Read a foreign file, or the unbound import in a folder; nothing of theirs is run.
+
+    Raises:
+        UsageError: files of this suffix are not imported.
+        ArtifactNotFoundError: there is nothing at ``path``.
+        UnsafeFormatError, SchemaViolationError, DigestMismatchError: it is not what it must be,
+            with every finding.
+        HostError: no process with limits can be had here.
+    """
+    return Opened(path, *(_of_folder(path) if path.is_dir() else _of_file(path)))
+
+
+def describe_unbound(folder: Path) -> dict[str, Any]:
+    """Return what an unbound import says, the JSON form.
+
+    Raises:
+        ArtifactNotFoundError, EvidenceError: see ``read_unbound``; or what it says of its tensors
+            is not what they hold.
+    """
+    unbound = read_unbound(folder)
+    contents = _parsed(unbound).describe()
+    state = {"artifact": "(unbound)", "digest": unbound.digest, "state": "unbound"}
+    return {**state, **unbound.to_dict(), "contents": contents}
+
+
+def _of_file(path: Path) -> tuple[str, Source, Foreign]:
+    suffix = path.suffix.lower()
+    kinds = [kind for kind in KINDS.values() if suffix in kind.imports]
+    if not kinds:
+        known = ", ".join(sorted({suffix for kind in KINDS.values() for suffix in kind.imports}))
+        raise UsageError(
+            f"expected a file that ends in {known}, got {path.name!r:.200}.",
+            hint="What can be imported is the official files of a method: safelatch import --help",
+        )
+    verb = kinds[0].verb("extract")
+    data = read_foreign(path)
+    source = Source.of(data, name=path.name, format=verb.FOREIGN_FORMAT)
+    return kinds[0].name, source, verb.read_foreign(data, what=source.name)
+
+
+def _of_folder(folder: Path) -> tuple[str, Source, Foreign]:
+    if not is_unbound(folder):
+        raise UsageError(
+            f"expected a file, or a folder that an import without a base made, got {folder}.",
+            hint="Name the file: safelatch import FILE --base BASE --out DIR",
+        )
+    unbound = read_unbound(folder)
+    return unbound.kind, unbound.source, _parsed(unbound)
+
+
+def _parsed(unbound: Unbound) -> Foreign:
+    """Return what the tensors of ``unbound`` say, which is what its document says of them."""
+    foreign: Foreign = kind_of(unbound.kind).verb("extract").parse_foreign(unbound.tensors())
+    stated, found = dict(unbound.contents), foreign.describe()
+    if stated != found:
+        raise SchemaViolationError(
+            f"{UNBOUND}: expected what its tensors hold.",
+            [
+                f"$.contents.{name}: stated {stated.get(name)!r:.80}, found {found.get(name)!r:.80}"
+                for name in sorted({*stated, *found})
+                if stated.get(name) != found.get(name)
+            ],
+            hint=IMPORT_AGAIN,
+        )
+    return foreign

@@ -5,6 +5,9 @@ SAFELATCH_DB       database URL                      (default: sqlite in SAFELAT
 SAFELATCH_BLOBS    folder of the stored bundles      (default: beside the SQLite file)
 SAFELATCH_CACHE    folder of fingerprints seen before (default: the user's cache folder)
 SAFELATCH_RECEIPTS folder of load receipts           (default: the user's state folder)
+SAFELATCH_RECEIPT_KEY  private key that signs them   (default: none; they stay unsigned)
+SAFELATCH_LINES    folder of signed lines seen       (default: the user's state folder)
+SAFELATCH_POLICY   policy file of every load          (default: none)
 
 A leading ``~`` is the home folder in each of them, but not in a URL.
 """
@@ -86,20 +89,50 @@ def receipt_folder(environ: Mapping[str, str] | None = None) -> Path:
     Raises:
         OSError: none is named, and the user has no home.
     """
-    env = os.environ if environ is None else environ
-    named = env.get("SAFELATCH_RECEIPTS")
+    return _state(os.environ if environ is None else environ, "SAFELATCH_RECEIPTS", "receipts")
+
+
+def receipt_key(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the private key that signs load receipts, if one is named.
+
+    Raises:
+        UsageError: what is named can be no path.
+    """
+    return _named(os.environ if environ is None else environ, "SAFELATCH_RECEIPT_KEY", "key")
+
+
+def line_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder of the signed lines that were seen where no registry remembers them.
+
+    Raises:
+        OSError: none is named, and the user has no home.
+    """
+    return _state(os.environ if environ is None else environ, "SAFELATCH_LINES", "lines")
+
+
+def policy_file(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the policy file of this process, if one is named.
+
+    Raises:
+        UsageError: what is named can be no path.
+    """
+    return _named(os.environ if environ is None else environ, "SAFELATCH_POLICY", "file")
+
+
+def _state(env: Mapping[str, str], variable: str, name: str) -> Path:
+    named = env.get(variable)
     try:
-        return Path(named).expanduser() if named else _state_folder(env) / "receipts"
+        return Path(named).expanduser() if named else _state_folder(env) / name
     except RuntimeError as error:
-        place = named or "receipts"
+        place = named or name
         raise FileNotFoundError(errno.ENOENT, "this user has no home folder", place) from error
 
 
-def _named(env: Mapping[str, str], variable: str) -> Path | None:
+def _named(env: Mapping[str, str], variable: str, kind: str = "folder") -> Path | None:
     text = env.get(variable)
     if not text:
         return None
-    what = f"the path of a folder in {variable}"
+    what = f"the path of a {kind} in {variable}"
     return _path(text, what=what, hint=f"Name one: export {variable}=/path")
 
 

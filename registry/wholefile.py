@@ -44,9 +44,7 @@ def write_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
     make_folder(path.parent)
     staged = _incoming(path.parent)
     try:
-        _write_synced(staged, data)
-        if mode is not None:
-            staged.chmod(mode)
+        _write_synced(staged, data, mode)
         staged.replace(path)
     finally:
         with suppress(OSError):
@@ -115,8 +113,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, data: bytes, mode: int | None = None) -> None:
     with path.open("xb") as file:  # never through a link that somebody put there
+        if mode is not None:  # before there is anything in it to read
+            path.chmod(mode)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -25,4 +25,5 @@ def receipts_of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Loads without a registry leave their receipts here, not in the user's own folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAFELATCH_RECEIPTS", str(tmp_path_factory.mktemp("receipts")))
+        patch.setenv("SAFELATCH_LINES", str(tmp_path_factory.mktemp("lines")))
         yield

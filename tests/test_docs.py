@@ -94,8 +94,8 @@ def unknown(texts: Iterator[str]) -> list[str]:
 
 
 def test_a_command_that_does_not_exist_is_found():
-    texts = ["safelatch pull X", "see `safelatch log nothing`", "safelatch --db PATH revoke it"]
-    assert unknown(iter(texts)) == ["log nothing", "pull", "revoke"]
+    texts = ["safelatch pull X", "see `safelatch log nothing`", "safelatch --db PATH erase it"]
+    assert unknown(iter(texts)) == ["erase", "log nothing", "pull"]
 
 
 def test_alternatives_are_several_commands():

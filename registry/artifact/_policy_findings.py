@@ -13,6 +13,7 @@ from registry.artifact._policy_rules import number, parse_version
 from registry.artifact.manifest import unprintable
 from registry.artifact.scope import require_pattern
 from registry.errors import UsageError
+from registry.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,6 +51,11 @@ def _of_rule(path: str, rule: Rule) -> Iterator[str]:
                 f"{path}.require[{index}].min_version: expected a PEP 440 version, got "
                 f"{requirement.min_version!r}"
             )
+    for index, source in enumerate(rule.sources):
+        try:
+            Reference.parse(source)
+        except UsageError as error:
+            yield f"{path}.sources[{index}]: {error.message.removesuffix('.')}"
     low, high = rule.alpha_min, rule.alpha_max
     if low is not None and high is not None and low > high:
         yield f"{path}.alpha: expected min of at most max, got {number(low)} and {number(high)}"

@@ -80,6 +80,15 @@ class Line:
         """Digest of the canonical bytes."""
         return digest_bytes(self.to_bytes())
 
+    @property
+    def newest_active(self) -> str | None:
+        """The version that the line's name alone means; a pre-release only for want of others."""
+        from packaging.version import Version
+
+        active = [name for name, entry in self.versions.items() if entry.state == "active"]
+        final = [name for name in active if not Version(name).is_prerelease]
+        return max(final or active, key=Version, default=None)
+
     def to_bytes(self) -> bytes:
         """Return the canonical bytes: what is signed."""
         return canonical_json(

@@ -96,6 +96,7 @@ class Rule:
         bases: Patterns as in ``scope``.
         require: Kinds that must be there.
         signers: Key ids, of which each artifact has at least one.
+        sources: Remotes to pull from when the registry has nothing for the base.
         min_evidence: Lowest level of evidence, 0 to 4.
         max_distance: Largest distance to the base, dimensionless.
         alpha_min: Smallest strength, dimensionless.
@@ -105,6 +106,7 @@ class Rule:
     bases: tuple[str, ...]
     require: tuple[Requirement, ...] = ()
     signers: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     min_evidence: int | None = None
     max_distance: float | None = None
     alpha_min: float | None = None
@@ -118,7 +120,7 @@ class Rule:
     def asks_nothing(self) -> bool:
         """Whether every load meets it."""
         bounds = (self.max_distance, self.alpha_min, self.alpha_max)
-        asked = self.require or self.signers or self.min_evidence
+        asked = self.require or self.signers or self.sources or self.min_evidence
         return not asked and all(bound is None for bound in bounds)
 
 
@@ -199,6 +201,12 @@ class Policy:
     rules: tuple[Rule, ...]
     exceptions: tuple[Exemption, ...]
 
+    def sources(self, base_names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the remotes that the rules about a base name, each once, in their order."""
+        load = Load(base_names, (), ())
+        found = [one for rule in self.rules if rule.is_about(load) for one in rule.sources]
+        return tuple(dict.fromkeys(found))
+
     def judge(self, load: Load, now: datetime) -> Verdict:
         """Return every violation of ``load`` at the moment ``now``, waived or not."""
         stamp = moment.stamp(now)
@@ -267,6 +275,7 @@ def _rule(document: dict[str, Any]) -> Rule:
         bases=tuple(document["bases"]),
         require=tuple(Requirement(**each) for each in document.get("require", ())),
         signers=tuple(document.get("signers", ())),
+        sources=tuple(document.get("sources", ())),
         min_evidence=document.get("min_evidence"),
         max_distance=document.get("max_distance"),
         alpha_min=alpha.get("min"),

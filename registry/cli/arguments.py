@@ -12,6 +12,7 @@ from registry.cli.completion import artifacts, folders, or_folders
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable
 
     from click.shell_completion import CompletionItem
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _ON_THE_HUB = re.compile(
     r"(?:hf://|https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)([\w.-]+/[\w.-]+)"
 )
+
+_TIME = re.compile(r"([0-9]{1,6})([smhd])|0")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class _Model(click.ParamType):  # type: ignore[type-arg] # generic in newer clicks only
@@ -43,6 +47,27 @@ class _Model(click.ParamType):  # type: ignore[type-arg] # generic in newer clic
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         return folders(ctx, param, incomplete)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg] # generic in newer clicks only
+    """A number and a unit: ``90d``, ``36h``, or ``0``."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dt.timedelta:
+        """Return what was typed as a time span."""
+        import datetime as dt
+
+        if isinstance(value, dt.timedelta):
+            return value
+        found = _TIME.fullmatch(str(value))
+        if found is None:
+            self.fail(
+                f"expected a number and s, m, h or d, such as 14d, got {value!r}.", param, ctx
+            )
+        return dt.timedelta(**{_UNITS[found[2] or "s"]: int(found[1] or 0)})
 
 
 MODEL = _Model()

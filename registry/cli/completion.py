@@ -72,6 +72,21 @@ def artifacts(context: click.Context, _parameter: click.Parameter, incomplete: s
     return _offered(context, incomplete, read)
 
 
+def lines(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """Offer the names of the registry's lines of artifacts."""
+    return _offered(context, incomplete, lambda r: ((one.name, one.kind) for one in r.lines()))
+
+
+def keys(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """Offer files, which the shell itself knows, and the keys that may still be revoked."""
+
+    def read(registry: Registry) -> Iterable[tuple[str, str]]:
+        known = registry.trusted_keys()
+        return ((key.key_id, key.label or "") for key in known if key.revoked_at is None)
+
+    return [CompletionItem(incomplete, type="file"), *_offered(context, incomplete, read)]
+
+
 def bases(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """Offer the names of the registry's base models."""
 

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import click
 
+from registry.cli.arguments import Duration
 from registry.cli.invocation import Invocation, example, format_option, pass_invocation
 
 if TYPE_CHECKING:
     import datetime as dt
-
-_GRACE = re.compile(r"([0-9]{1,6})([smhd])|0")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _grace(_: click.Context, __: click.Parameter, text: str) -> dt.timedelta:
-    import datetime as dt
-
-    found = _GRACE.fullmatch(text)
-    if found is None:
-        raise click.BadParameter(f"expected a number and s, m, h or d, such as 14d, got {text!r}.")
-    return dt.timedelta(**{_UNITS[found[2] or "s"]: int(found[1] or 0)})
 
 
 @click.command(epilog=example("safelatch gc --dry-run", "safelatch gc --grace 36h"))
@@ -31,7 +19,7 @@ def _grace(_: click.Context, __: click.Parameter, text: str) -> dt.timedelta:
     metavar="TIME",
     default="14d",
     show_default=True,
-    callback=_grace,
+    type=Duration(),
     help="Leave what is younger, in s, m, h or d.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")

@@ -21,10 +21,14 @@ from registry import __version__
 from registry.cli import (
     completion,
     demo,
+    import_command,
+    key_commands,
+    line_commands,
     lineage,
     make_commands,
     model_commands,
     registry_commands,
+    transfer_commands,
 )
 from registry.cli.completion import VARIABLE
 from registry.cli.invocation import (
@@ -55,7 +59,9 @@ _USERINFO = re.compile(r"(?<=//)[^/@\s]*@")  # of a URL: it may hold a password
 
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Registry", registry_commands.COMMANDS),
-    ("Make an artifact", make_commands.COMMANDS),
+    ("Make an artifact", make_commands.COMMANDS + import_command.COMMANDS),
+    ("Sign and withdraw", (key_commands.key, *line_commands.COMMANDS)),
+    ("Share", transfer_commands.COMMANDS),
     ("Ask about a model", model_commands.COMMANDS + lineage.COMMANDS),
     ("Try it", demo.COMMANDS),
     ("In your shell", completion.COMMANDS),

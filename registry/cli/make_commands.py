@@ -21,9 +21,11 @@ from registry.cli.arguments import (
 from registry.cli.calibrate import calibrate
 from registry.cli.completion import bases, or_folders
 from registry.cli.invocation import Invocation, example, format_option, pass_invocation
+from registry.cli.keys import key_option, lifetime_option, signer_of
 from registry.kinds import KINDS, Kind, Option, kind_of, parse_body
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable
     from pathlib import Path
 
@@ -163,9 +165,18 @@ def _print_made(invocation: Invocation, bundle: Bundle, out: Path) -> None:
 @click.option(
     "--version", required=True, metavar="V", help="PEP 440 version, newer than the line's newest."
 )
+@key_option("Private key that signs it.")
+@lifetime_option
 @format_option()
 @pass_invocation
-def publish(invocation: Invocation, folder: Path, name: str, version: str) -> None:
+def publish(  # noqa: PLR0917 -- click passes them by name
+    invocation: Invocation,
+    folder: Path,
+    name: str,
+    version: str,
+    keys: tuple[Path, ...],
+    line_lifetime: dt.timedelta | None,
+) -> None:
     """Publish a draft as NAME@VERSION; the same again is no news.
 
     Other content under a published version is refused: a version never changes.
@@ -173,8 +184,9 @@ def publish(invocation: Invocation, folder: Path, name: str, version: str) -> No
     from registry.report.verdicts import line
     from registry.workflows.publish import publish as publish_bundle
 
+    signer = signer_of(keys, line_lifetime)
     with invocation.registry() as registry:
-        done = publish_bundle(registry, folder, name=name, version=version)
+        done = publish_bundle(registry, folder, name=name, version=version, signer=signer)
         registry_at = registry.location
     decision = "published" if done.is_new else "already published"
     invocation.emit(
@@ -184,6 +196,7 @@ def publish(invocation: Invocation, folder: Path, name: str, version: str) -> No
             "digest": done.version.digest,
             "base": done.version.base_name,
             "is_new": done.is_new,
+            "key_id": done.version.key_id,
             "registry": registry_at,
         },
     )

@@ -114,11 +114,12 @@ def check(  # noqa: PLR0917 -- click passes them by name
     from registry.workflows.adapters import check_adapter
     from registry.workflows.check import check as judge
     from registry.workflows.find import find_bundle
+    from registry.workflows.trust_report import trust_status, with_trust
 
     if data is not None and not measure:
         raise click.UsageError("--data goes with --measure.", context)
     reference = reference_to(ref)
-    weights, recorded = None, False
+    identified, weights, recorded = None, None, False
     with _registry_for(invocation, reference) as registry:
         bundle = find_bundle(reference, registry)
         if is_adapter(expanded(model)):
@@ -131,6 +132,8 @@ def check(  # noqa: PLR0917 -- click passes them by name
                 check_live(invocation, bundle, identified, device, data) if measure
                 else judge(bundle, identified.record)
             )  # fmt: skip
+        report = with_trust(report, trust_status(bundle, registry))
+        if identified is not None:
             recorded = journal.reports(registry, identified, [bundle], [report])
     document = {"model": model, "weights": weights, **report.to_dict(), "recorded": recorded}
     invocation.emit(

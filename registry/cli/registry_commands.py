@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from registry.artifact.bundle import Bundle
     from registry.store.values import Version
+    from registry.workflows.trust_report import TrustStatus
 
 
 @click.command(epilog=example("safelatch init", "safelatch --db ./team.db init"))
@@ -89,17 +91,27 @@ def show(invocation: Invocation, ref: str, field: str | None) -> None:
 
 
 def _document(invocation: Invocation, ref: str) -> dict[str, Any]:
+    from registry.artifact.unbound import is_unbound
     from registry.workflows.find import find_bundle, stored_bundle
+    from registry.workflows.import_lock import describe_unbound
+    from registry.workflows.trust_report import trust_status
 
     reference = reference_to(ref)
+    if reference.scheme == "file" and is_unbound(Path(reference.location)):
+        return describe_unbound(Path(reference.location))
     if reference.scheme in {"file", "hf"}:
-        return _describe(find_bundle(reference), None, [])
+        bundle = find_bundle(reference)
+        with invocation.registry_if_any() as registry:
+            return _describe(bundle, None, [], trust_status(bundle, registry))
     with invocation.registry() as registry:
         bundle, version = stored_bundle(registry, reference)
-        return _describe(bundle, version, registry.versions(version.name))
+        line = registry.versions(version.name)
+        return _describe(bundle, version, line, trust_status(bundle, registry))
 
 
-def _describe(bundle: Bundle, version: Version | None, line: list[Version]) -> dict[str, Any]:
+def _describe(
+    bundle: Bundle, version: Version | None, line: list[Version], trust: TrustStatus
+) -> dict[str, Any]:
     from registry.kinds import parse_body
 
     manifest = bundle.manifest
@@ -111,6 +123,7 @@ def _describe(bundle: Bundle, version: Version | None, line: list[Version]) -> d
         "published_at": None if version is None else _stamp(version.published_at),
         **manifest.to_dict(),
         "contents": parse_body(bundle).describe(),
+        "signature": trust.to_dict(),
         "versions": [{"version": v.version, "state": v.state, "digest": v.digest} for v in line],
     }
 
@@ -119,6 +132,10 @@ def _show_text(document: dict[str, Any]) -> str:
     from registry.report.table import pairs
     from registry.report.verdicts import line
 
+    if document["state"] == "unbound":
+        shown = {**document["source"], "created": document["created"], **document["contents"]}
+        head = line("unbound", document["source"]["name"], document["kind"], "bound to no base")
+        return f"{head}\n{pairs(shown)}"
     base = document["base"]
     shown = {
         "digest": document["digest"],
@@ -127,6 +144,7 @@ def _show_text(document: dict[str, Any]) -> str:
         "published": document["published_at"],
         "reason": document["state_reason"],
         **document["contents"],
+        **_signature(document["signature"]),
         "receipts": [f"{r['type']} {r.get('created', '')}" for r in document["receipts"]],
         "expires": document["validity"]["expires"],
         "license": document["license"],
@@ -134,6 +152,14 @@ def _show_text(document: dict[str, Any]) -> str:
     }
     head = line(document["state"], document["artifact"], document["kind"])
     return f"{head}\n{pairs({k: v for k, v in shown.items() if v not in (None, [])})}"
+
+
+def _signature(found: dict[str, Any]) -> dict[str, Any]:
+    if found["state"] == "vouched":
+        until = f", accepted until {found['expires']}" if found["expires"] else ""
+        line = f"document {found['sequence']}{until}"
+        return {"signed by": ", ".join(found["signed_by"]), "line": line}
+    return {"signature": found["reason"] or "none"}
 
 
 def _member(document: dict[str, Any], field: str, ref: str) -> Any:

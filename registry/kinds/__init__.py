@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from registry.artifact.presentation import Presentation
 from registry.errors import UnsupportedSchemaVersionError, UsageError
 from registry.wording import INSTALL_NEWER
 
@@ -118,3 +119,18 @@ def parse_body(bundle: Any) -> Any:
             hint=INSTALL_NEWER,
         )
     return kind_of(bundle.manifest.kind).verb("body").parse(bundle)
+
+
+def present(bundle: Any) -> Presentation:
+    """Return what people are shown of ``bundle``, whatever its kind: plain values for ``report``.
+
+    Raises:
+        UnsupportedSchemaVersionError, SchemaViolationError: see ``parse_body``.
+    """
+    body = parse_body(bundle)
+    kind = kind_of(bundle.manifest.kind)
+    show = getattr(kind.verb("body"), "present", None)
+    if show is None:
+        return Presentation(method=kind.title, paper=(kind.paper, None))
+    shown: Presentation = show(body, bundle.manifest)
+    return shown

@@ -5,6 +5,8 @@ missing before anything else does. ``calibrate`` (with ``Budget``) is optional i
 kind without a strength leaves it out, has ``alpha`` ``None`` everywhere, and refuses any other.
 ``measurable`` and ``measure`` are optional in ``verify``: whether what the artifact found in its
 base still holds in a fine-tune; a kind that found nothing that could change leaves them out.
+``present`` is optional in ``body``: what a card shows of an artifact, see ``PresentVerb``; a kind
+without it is shown by its title and its paper.
 ``read_foreign`` and ``parse_foreign`` are optional in ``extract``, and there where the kind's row
 names suffixes it ``imports``: see ``ForeignVerb``.
 """
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from registry.artifact.bundle import Bundle
+    from registry.artifact.manifest import Manifest
+    from registry.artifact.presentation import Presentation
     from registry.checkpoint.architecture import Sites
     from registry.checkpoint.geometry import Geometry
     from registry.checkpoint.reader import Checkpoint
@@ -81,6 +85,13 @@ class BodyVerb(Protocol):
 
     def parse(self, bundle: Bundle) -> Body:
         """Return the checked body, or raise with every violated rule."""
+
+
+class PresentVerb(Protocol):
+    """The optional part of ``body.py``: what people are shown, as plain values."""
+
+    def present(self, body: Any, manifest: Manifest) -> Presentation:
+        """Return it; the manifest's receipts may have any form."""
 
 
 class ExtractVerb(Protocol):

@@ -196,6 +196,7 @@ class Registry(TrustRecords):
         key_id: str | None = None,
         line: SignedLine | None = None,
         follows: Digest | None = None,
+        in_order: bool = True,
     ) -> tuple[Version, bool]:
         """Publish a version; return it and whether it is new here.
 
@@ -210,6 +211,8 @@ class Registry(TrustRecords):
             key_id: The trusted key that signed it; given with ``signature``.
             line: The signed document that names the version, verified.
             follows: Digest of the head that ``line`` was found to follow; ``None`` for a first one.
+            in_order: Refuse a version older than the newest published one; not for one that a
+                line from elsewhere names.
 
         Raises:
             VersionConflictError: other content under this version, not newer than the newest
@@ -222,14 +225,14 @@ class Registry(TrustRecords):
         stored = publish.entries(manifest, files)
         with session.read(self._engine) as connection:
             base = bases.find(connection, base_name)
-            publish.conflicts(connection, manifest, base)
+            publish.conflicts(connection, manifest, base, in_order=in_order)
         require_own(manifest.name, base.weights, line)
         signing = Signing(signature, key_id, line, follows)
         self._put(line, signature)
         for data in files.values():
             self._blobs.put(data)
         with session.write(self._engine) as connection:
-            known = publish.conflicts(connection, manifest, base)
+            known = publish.conflicts(connection, manifest, base, in_order=in_order)
             if known is not None:
                 return self._sign(connection, known, signing), False
             for path, digest, _ in stored:  # garbage may have been collected since they were put

@@ -11,17 +11,21 @@ Every function takes a connection in a transaction; ``trust.TrustRecords`` owns 
 from __future__ import annotations
 
 import datetime as dt
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
 
-from registry.digest import Digest
+from registry.digest import Digest, canonical_json
 from registry.errors import VersionConflictError
 from registry.store import events
 from registry.store.tables import artifacts, bases, blobs, line_heads
 from registry.store.values import LineHead
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection, Row
 
     from registry.store.values import SignedLine
@@ -44,12 +48,15 @@ def find(connection: Connection, name: str, base: str) -> LineHead | None:
 def swap(connection: Connection, line: SignedLine, follows: str | None) -> bool:
     """Make ``line`` the head, and log it; return whether it was not that already.
 
+    Where it was, the head gains those of its keys that are new, which is logged too.
+
     Raises:
         VersionConflictError: the head is neither ``follows`` nor ``line``, or its sequence is not
             lower.
     """
     head = find(connection, line.name, line.base)
     if head is not None and head.digest == line.digest:
+        _gain(connection, line, head)
         return False
     if head is None and follows is not None:
         raise VersionConflictError(
@@ -66,7 +73,7 @@ def swap(connection: Connection, line: SignedLine, follows: str | None) -> bool:
     new = {
         "sequence": line.sequence,
         "digest": line.digest,
-        "key_id": line.key_id,
+        "key_ids": _text(line.key_ids),
         "document": line.document,
         "seen_at": dt.datetime.now(dt.timezone.utc),
     }
@@ -74,26 +81,28 @@ def swap(connection: Connection, line: SignedLine, follows: str | None) -> bool:
         connection.execute(insert(line_heads).values(name=line.name, base=line.base, **new))
     else:
         connection.execute(update(line_heads).where(_is(line.name, line.base)).values(new))
-    detail = {
-        "name": line.name,
-        "base": line.base,
-        "sequence": line.sequence,
-        "digest": line.digest,
-        "key_id": line.key_id,
-    }
-    events.log(connection, "line.accept", line.name, detail)
+    _log(connection, line, line.key_ids)
     return True
 
 
-def forget(connection: Connection, key_id: str) -> list[LineHead]:
-    """Remove the heads that a key vouched for and return them: the next document is a first one.
+def forget(connection: Connection, key_id: str) -> tuple[list[LineHead], list[LineHead]]:
+    """Take a key's word away; return the heads that are gone, and those that others vouch for.
 
     Whoever has a stolen key can sign the highest sequence there is, after which no true document
-    would follow.
+    would follow: where nobody else signed a head, the next document is a first one.
     """
-    gone = [head for head in everything(connection) if head.key_id == key_id]
-    connection.execute(delete(line_heads).where(line_heads.c.key_id == key_id))
-    return gone
+    gone, kept = [], []
+    for head in everything(connection):
+        if key_id not in head.key_ids:
+            continue
+        row, others = _is(head.name, head.base), [key for key in head.key_ids if key != key_id]
+        if others:
+            connection.execute(update(line_heads).where(row).values(key_ids=_text(others)))
+            kept.append(replace(head, key_ids=tuple(others)))
+        else:
+            connection.execute(delete(line_heads).where(row))
+            gone.append(head)
+    return gone, kept
 
 
 def is_published(connection: Connection, line: SignedLine) -> bool:
@@ -119,6 +128,29 @@ def in_force(connection: Connection, name: str) -> tuple[Digest, int] | None:
     return None if row is None else (Digest(row.digest), row.size)
 
 
+def _gain(connection: Connection, line: SignedLine, head: LineHead) -> None:
+    keys = {*head.key_ids, *line.key_ids}
+    if len(keys) > len(head.key_ids):
+        row = _is(head.name, head.base)
+        connection.execute(update(line_heads).where(row).values(key_ids=_text(keys)))
+        _log(connection, line, keys)
+
+
+def _log(connection: Connection, line: SignedLine, key_ids: Iterable[str]) -> None:
+    detail = {
+        "name": line.name,
+        "base": line.base,
+        "sequence": line.sequence,
+        "digest": line.digest,
+        "key_ids": sorted(set(key_ids)),
+    }
+    events.log(connection, "line.accept", line.name, detail)
+
+
+def _text(key_ids: Iterable[str]) -> str:
+    return canonical_json(sorted(set(key_ids))).decode()
+
+
 def _own(line: SignedLine) -> Any:
     return (
         select(artifacts.c.id)
@@ -137,7 +169,7 @@ def _head(row: Row[Any]) -> LineHead:
         base=Digest(row.base),
         sequence=row.sequence,
         digest=Digest(row.digest),
-        key_id=row.key_id,
+        key_ids=tuple(json.loads(row.key_ids)),
         document=bytes(row.document),
         seen_at=row.seen_at,
     )

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from registry.artifact.trust import TrustedKey
+    from registry.store.values import LineHead
 
 
 class Keyring(Journal):
     """Who is trusted here, and who is not any more."""
 
-    def keys(self) -> list[TrustedKey]:
+    def trusted_keys(self) -> list[TrustedKey]:
         """Return all keys, revoked ones too, in the order in which they were trusted."""
         with session.read(self._engine) as connection:
             return keys.everything(connection)
@@ -59,10 +60,10 @@ class Keyring(Journal):
             return key
 
     def revoke_key(self, key_id: str, reason: str) -> TrustedKey:
-        """Revoke a key for good, known or not, and forget the line heads that it vouched for.
+        """Revoke a key for good, known or not, and forget the line heads that it alone vouched for.
 
-        Its heads could be of a thief who signed the highest sequence there is: what follows is
-        judged as the first document of its line. No change, no event.
+        They could be of a thief who signed the highest sequence there is: what follows is judged
+        as the first document of its line. No change, no event.
 
         Raises:
             NotFoundError: the text is no key.
@@ -75,10 +76,20 @@ class Keyring(Journal):
             )
         with session.write(self._engine) as connection:
             if keys.revoke(connection, key_id, reason):
-                forgotten = [
-                    {"name": h.name, "base": h.base, "sequence": h.sequence, "digest": h.digest}
-                    for h in heads.forget(connection, key_id)
-                ]
-                detail = {"reason": reason, "forgotten": forgotten}
+                gone, kept = heads.forget(connection, key_id)
+                detail = {
+                    "reason": reason,
+                    "forgotten": [_named(head) for head in gone],
+                    "kept": [_named(head) for head in kept],
+                }
                 events.log(connection, "key.revoke", key_id, detail)
             return keys.require(connection, key_id)
+
+
+def _named(head: LineHead) -> dict[str, Any]:
+    return {
+        "name": head.name,
+        "base": head.base,
+        "sequence": head.sequence,
+        "digest": head.digest,
+    }

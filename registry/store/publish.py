@@ -69,7 +69,9 @@ def entries(manifest: Manifest, files: Mapping[str, bytes]) -> list[tuple[str, D
     return [(path, digests[path], len(data)) for path, data in sorted(files.items())]
 
 
-def conflicts(connection: Connection, manifest: Manifest, base: Base) -> Version | None:
+def conflicts(
+    connection: Connection, manifest: Manifest, base: Base, *, in_order: bool = True
+) -> Version | None:
     """Return the version if this very artifact is published; refuse what contradicts it.
 
     Raises:
@@ -101,7 +103,7 @@ def conflicts(connection: Connection, manifest: Manifest, base: Base) -> Version
             hint="A published version never changes. Publish a newer one: "
             f"safelatch publish DIR --name {name} --version VERSION",
         )
-    newest = connection.execute(mine).one_or_none()
+    newest = connection.execute(mine).one_or_none() if in_order else None
     if newest is not None and newest.version_order > key:
         raise VersionConflictError(
             f"expected a version newer than {name}@{newest.version}, got {version}"

@@ -220,13 +220,13 @@ line_heads = Table(
     Column("base", DIGEST, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("digest", DIGEST, nullable=False),
-    Column("key_id", KEY_ID, nullable=False),
+    Column("key_ids", Text, nullable=False),  # every key that vouches for it: JSON, sorted
     Column("document", LargeBinary, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("name", "base"),
     _digest_check("base"),
     _digest_check("digest"),
-    _key_check(),
+    CheckConstraint("substr(key_ids, 1, 10) = '[\"ed25519:'", name="key_ids_keys"),
     CheckConstraint("sequence > 0", name="sequence_positive"),
 )
 

@@ -62,6 +62,9 @@ class TrustRecords(Keyring):
     def remember_line(self, line: SignedLine, *, follows: Digest | None) -> bool:
         """Make ``line`` the newest document seen of its line; return whether it was not already.
 
+        Where it was, its keys that are new vouch for it from now on, if that can be written. The
+        envelope in force stays.
+
         Args:
             line: The document, verified.
             follows: Digest of the head that it was found to follow; ``None`` for a first one.
@@ -71,7 +74,12 @@ class TrustRecords(Keyring):
         """
         head = self.line_head(line.name, line.base)
         if head is not None and head.digest == line.digest:
-            return False  # the answer of nearly every load, also where nothing can be written
+            # Nearly every load ends here, without a write.
+            has_more = not set(line.key_ids) <= set(head.key_ids)
+            if has_more and not session.is_read_only(self._engine):
+                with session.write(self._engine) as connection:
+                    heads.swap(connection, line, line.digest)
+            return False
         self._put(line, published_only=True)
         with session.write(self._engine) as connection:
             return self._accept(connection, line, follows)
@@ -272,5 +280,5 @@ def require_own(name: str | None, base: str, line: SignedLine | None) -> None:
         raise VersionConflictError(
             f"expected the signed line of {name!r} on {base}, got that of {line.name!r} on "
             f"{line.base}.",
-            hint="Sign the line of this artifact: safelatch sign NAME@VERSION --key FILE",
+            hint="Sign the line of this artifact: safelatch sign NAME --key FILE",
         )

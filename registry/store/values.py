@@ -127,7 +127,7 @@ class SignedLine:
         base: Weights digest of its base.
         sequence: Number of the document, from 1.
         digest: Digest of ``document``.
-        key_id: The trusted key that signed it.
+        key_ids: The keys that signed it and count here; at least one.
         document: The payload.
         envelope: Payload and signatures.
     """
@@ -136,20 +136,25 @@ class SignedLine:
     base: Digest
     sequence: int
     digest: Digest
-    key_id: str
+    key_ids: tuple[str, ...]
     document: bytes
     envelope: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class LineHead:
-    """The newest signed document seen of a line, published here or not; see ``SignedLine``."""
+    """The newest signed document seen of a line, published here or not; see ``SignedLine``.
+
+    Attributes:
+        key_ids: The keys that vouch for it, sorted; a revoked key is none of them.
+        seen_at: When it was first seen here.
+    """
 
     name: str
     base: Digest
     sequence: int
     digest: Digest
-    key_id: str
+    key_ids: tuple[str, ...]
     document: bytes
     seen_at: dt.datetime
 

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from registry.checkpoint.reader import Checkpoint
 from registry.errors import BaseNotFoundError, CheckpointNotFoundError, SafelatchError
-from registry.kinds import KINDS
 from registry.moment import stamp
 from registry.plainfile import expanded
 from registry.workflows import journal
 from registry.workflows.bases import find_base
 from registry.workflows.check import check
+from registry.workflows.declared import declarations
 from registry.workflows.find import bundles_for_base
 from registry.workflows.identify import identify
 from registry.workflows.inspect import inspect
 from registry.workflows.open_model import require_plain_files
+from registry.workflows.trust_report import trust_status, with_trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,7 +153,7 @@ def _confirmed(registry: Registry) -> set[tuple[Any, ...]]:
 def _audit_one(
     registry: Registry, model: Identified, confirmed: set[tuple[Any, ...]]
 ) -> list[AuditRow]:
-    declared, claimed = _declarations(model.path)
+    declared, claimed = declarations(model.path)
     common: dict[str, Any] = {
         "model": model.locator, "weights": model.record.weights, "claimed_base": claimed,
         "declared": declared,
@@ -181,7 +182,7 @@ def _audit_one(
             and entry.evidence.get("config") == model.record.config_digest
         ]
         rows = [
-            _row(common, model, bundle, found, applications)
+            _row(registry, common, model, bundle, found, applications)
             for bundle, found in zip(bundles, inspect(model, bundles), strict=True)
         ]
     if journal.writable(registry):
@@ -190,7 +191,8 @@ def _audit_one(
     return rows
 
 
-def _row(
+def _row(  # noqa: PLR0917
+    registry: Registry,
     common: dict[str, Any],
     model: Identified,
     bundle: Bundle,
@@ -199,7 +201,8 @@ def _row(
 ) -> AuditRow:
     manifest = bundle.manifest
     last = next((a for a in reversed(applications) if a.manifest_digest == manifest.digest), None)
-    state, reason = _state(model, check(bundle, model.record), found, last)
+    report = with_trust(check(bundle, model.record), trust_status(bundle, registry))
+    state, reason = _state(model, report, found, last)
     return AuditRow(
         **common,
         artifact=manifest.label,
@@ -258,26 +261,6 @@ def _unreadable(target: str, error: Exception) -> AuditRow:
         distance=None, artifact=None, kind=None, declared=False, stored=False, applied_at=None,
         verified_at=None, state="unreadable", reason=reason,
     )  # fmt: skip
-
-
-def _declarations(path: Path) -> tuple[bool, str | None]:
-    """Return whether a card or config declares a kind of artifact, and the claimed base."""
-    folder = path if path.is_dir() else path.parent
-    with Checkpoint.open(path) as checkpoint:
-        config = checkpoint.config
-    card = ""
-    if (folder / "README.md").is_file():
-        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
-            card = file.read(200_000)
-    words = (folder.name + card).lower()
-    declaring = ("safelatch", *(word for kind in KINDS.values() for word in kind.words))
-    declared = "safelatch" in config or any(word in words for word in declaring)
-    claimed = config.get("_name_or_path") or None
-    for line in card.splitlines()[:200]:
-        key, colon, value = line.partition(":")
-        if colon and key.strip() == "base_model" and value.strip():
-            claimed = value.strip()
-    return declared, claimed if isinstance(claimed, str) else None
 
 
 def _is_model(folder: Path) -> bool:

@@ -65,6 +65,8 @@ class CheckReport:
     findings: tuple[Finding, ...]
     measured: Mapping[str, Any] | None = None
     """What was measured in the live model; ``None`` from files alone."""
+    signed_by: tuple[str, ...] = ()
+    """Trusted keys that signed the artifact; none where nobody was asked."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -88,6 +90,7 @@ class CheckReport:
                 for f in self.findings
             ],
             "measured": self.measured,
+            "signed_by": list(self.signed_by),
         }
 
     def require(self) -> None:

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.artifact.bundle import Bundle, check_files, read_bundle
-from registry.errors import NotFoundError, UsageError, VersionConflictError
+from registry.errors import (
+    NotFoundError,
+    RegistryMissingError,
+    UsageError,
+    VersionConflictError,
+    VersionNotFoundError,
+)
 from registry.reference import Reference
+from registry.workflows.fetch import fetch_bundle
+from registry.workflows.remotes import names_remote
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from registry.store.catalog import Registry
     from registry.store.values import Version
 
 
 def find_bundle(
-    artifact: Reference | str | os.PathLike[str], registry: Registry | str | None = None
+    artifact: Reference | str | os.PathLike[str],
+    registry: Registry | str | None = None,
+    *,
+    approve: Callable[[Bundle], object] | None = None,
 ) -> Bundle:
     """Return the checked bundle that ``artifact`` names.
 
+    Args:
+        artifact: A reference, or a folder.
+        registry: Where names are looked up; the default one otherwise.
+        approve: Asked before the large files of a bundle in a remote are read (``fetch``).
+
     Raises:
         ArtifactNotFoundError, VersionNotFoundError: it is not there.
+        RemoteError: the remote that it is in cannot be reached, or refuses.
         EvidenceError: its bytes are not what was published.
     """
     if isinstance(artifact, Reference):
@@ -33,14 +51,10 @@ def find_bundle(
         reference = Reference.parse_or_path(artifact)
     else:  # a path is a folder, never the name of a line
         reference = Reference.of_folder(artifact)
+    if names_remote(reference):
+        return fetch_bundle(reference, approve=approve).bundle
     if reference.scheme == "file":
         return _bundle_in_folder(reference)
-    if reference.scheme == "hf":
-        raise UsageError(
-            f"expected a bundle in the registry or a folder, got {reference}: this release "
-            "does not fetch artifacts from the Hub.",
-            hint=f"Fetch it first: hf download {reference.location} --local-dir DIR",
-        )
     with open_registry(registry) as opened:
         return stored_bundle(opened, reference)[0]
 
@@ -53,32 +67,66 @@ def stored_bundle(registry: Registry, reference: Reference) -> tuple[Bundle, Ver
         EvidenceError: revoked, or its bytes are not what was published.
     """
     version = registry.resolve(reference)
-    return check_files(registry.bundle_files(version), expected=version.digest), version
+    return bundle_of(registry, version), version
+
+
+def version_named(registry: Registry, reference: Reference) -> Version:
+    """Return the version that ``reference`` names exactly, whatever its state.
+
+    Raises:
+        UsageError: it names a line, or another place.
+        ArtifactNotFoundError, VersionNotFoundError: there is none.
+    """
+    if reference.name is None or reference.version is None or reference.scheme != "registry":
+        raise UsageError(
+            f"expected a version of this registry, NAME@VERSION, got {reference}.",
+            hint="List them: safelatch list",
+        )
+    from packaging.version import InvalidVersion
+    from packaging.version import Version as Number
+
+    published = registry.versions(reference.name)
+    with suppress(InvalidVersion):
+        wanted = Number(reference.version)
+        for version in published:
+            if Number(version.version) == wanted:
+                return version
+    raise VersionNotFoundError(
+        f"expected a version out of {', '.join(one.version for one in published[:8])}, got "
+        f"{reference.version}.",
+        hint=f"List them: safelatch show {reference.name}",
+    )
+
+
+def bundle_of(registry: Registry, version: Version) -> Bundle:
+    """Return the bundle of ``version``, checked again, with its envelopes.
+
+    Raises:
+        EvidenceError: its bytes are not what was published.
+    """
+    bundle = check_files(registry.bundle_files(version), expected=version.digest)
+    return replace(
+        bundle,
+        signature=registry.signature_bytes(version),
+        line=registry.line_bytes(version.name),
+    )
 
 
 def bundles_for_base(registry: Registry, weights: str) -> list[Bundle]:
     """Return the checked bundle of the active version of each line of a base."""
-    return [
-        check_files(registry.bundle_files(version), expected=version.digest)
-        for version in registry.versions_for_base(weights)
-    ]
+    return [bundle_of(registry, version) for version in registry.versions_for_base(weights)]
 
 
 def known_version(registry: Registry, bundle: Bundle) -> Version | None:
     """Return the published version this bundle is, or ``None`` when the registry has none.
 
     Raises:
-        EvidenceError: it is revoked there.
+        RevokedError: it is revoked there.
     """
     try:
         return registry.resolve(Reference("digest", location=bundle.manifest.digest))
     except NotFoundError:
         return None
-
-
-def require_not_revoked(registry: Registry, bundle: Bundle) -> None:
-    """Raise ``EvidenceError`` if the registry has revoked this bundle, wherever it came from."""
-    known_version(registry, bundle)
 
 
 @contextmanager
@@ -90,6 +138,16 @@ def open_registry(registry: Registry | str | None) -> Iterator[Registry]:
         yield registry
         return
     with Opened.open(registry) as opened:
+        yield opened
+
+
+@contextmanager
+def registry_if_any(registry: Registry | str | None) -> Iterator[Registry | None]:
+    """Yield what ``open_registry`` does, or ``None`` where no registry was made yet."""
+    with ExitStack() as stack:
+        opened = None
+        with suppress(RegistryMissingError):
+            opened = stack.enter_context(open_registry(registry))
         yield opened
 
 

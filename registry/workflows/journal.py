@@ -114,6 +114,7 @@ def application(model: Identified, device: str, policy: str, applied: Applied) -
         "evidence": {
             **applied.evidence,
             "precondition": applied.precondition,
+            "signed_by": list(applied.signed_by),
             "config": model.record.config_digest,
         },
         "policy": policy,

@@ -11,33 +11,22 @@ is returned:
 from __future__ import annotations
 
 import warnings
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from registry.artifact.bundle import BASE
-from registry.errors import (
-    ArtifactNotFoundError,
-    BaseNotFoundError,
-    NoProtectionError,
-    RegistryMissingError,
-    SafelatchError,
-    UsageError,
-    VersionNotFoundError,
-)
+from registry.errors import NoProtectionError, SafelatchError
 from registry.kinds import kind_of, parse_body
 from registry.settings import Settings
 from registry.workflows import journal, receipts
-from registry.workflows.bases import descents, describe, find_base, require_same_record
+from registry.workflows.bases import find_base, require_same_record
 from registry.workflows.check import check
-from registry.workflows.find import (
-    bundles_for_base,
-    find_bundle,
-    open_registry,
-    require_not_revoked,
-)
+from registry.workflows.choose import choose
+from registry.workflows.find import known_version, registry_if_any
 from registry.workflows.identify import identify
+from registry.workflows.load_policy import policy_of
 from registry.workflows.open_model import open_model, open_tokenizer, require_plain_arguments
 from registry.workflows.protect import Protection, applied_to, apply_verified, unprotect
+from registry.workflows.trust import base_names, names_of, trust_of, vouch
 
 if TYPE_CHECKING:
     import os
@@ -50,8 +39,7 @@ if TYPE_CHECKING:
     from registry.store.catalog import Registry
     from registry.workflows.check import CheckReport
     from registry.workflows.identify import Identified
-
-Policy = Literal["enforce", "warn"]
+    from registry.workflows.trust import Trust, TrustArgument, Vouched
 
 
 def load_protected(
@@ -60,7 +48,8 @@ def load_protected(
     revision: str | None = None,
     artifacts: Sequence[str | os.PathLike[str] | Reference] | None = None,
     registry: Registry | str | None = None,
-    policy: Policy = "enforce",
+    trust: TrustArgument = None,
+    policy: str | os.PathLike[str] = "enforce",
     **from_pretrained_kwargs: Any,
 ) -> PreTrainedModel:
     """Load a fine-tune and put its base's safety artifacts on it.
@@ -72,8 +61,11 @@ def load_protected(
             line of each kind that the registry holds for the measured base.
         registry: A ``Registry`` or its URL; the default one otherwise. Not needed when every
             artifact is a folder.
+        trust: Public keys (files or ids) of which one must have signed each artifact and its line;
+            by default the keys that the registry trusts for the base, if there are any.
         policy: ``enforce`` raises unless at least one artifact is verified on the model; ``warn``
-            returns the model without protection, with a warning and an event.
+            returns the model without protection, with a warning and an event; the path of a
+            policy file says more.
         **from_pretrained_kwargs: Passed to ``AutoModelForCausalLM.from_pretrained``.
 
     Returns:
@@ -83,147 +75,124 @@ def load_protected(
     Raises:
         NoProtectionError: nothing fits, under ``enforce``; the text says what to do.
         BaseModelMismatchError, GeometryError: an artifact does not belong to this checkpoint.
+        UnsignedError, SignatureError, UntrustedKeyError, KeyScopeError: nobody who is trusted
+            signed an artifact or its line.
+        RevokedError, LineExpiredError, RollbackError, LineForkError: what was signed no longer
+            holds.
+        PolicyError: the policy file asks for more.
         EvidenceError: an artifact or the loaded model is not what was checked.
     """
-    if policy not in {"enforce", "warn"}:
-        raise UsageError(
-            f"expected policy 'enforce' or 'warn', got {policy!r}.",
-            hint="Leave it out to enforce.",
-        )
+    rule = policy_of(policy)
     require_plain_arguments(from_pretrained_kwargs)
-    with ExitStack() as stack:
-        opened = _open(stack, registry)
-        written = journal.LoadJournal(opened, _place(registry))
+    with registry_if_any(registry) as opened:
+        trusted = trust_of(trust, opened)
+        place = _place(registry)
+        written = journal.LoadJournal(opened, place)
         identified = identify(model, settings=Settings.load(), revision=revision)
         try:
-            bundles, base_name = _choose(opened, registry, identified, artifacts)
-            loaded, reports = _protected(
-                opened, written, identified, bundles, from_pretrained_kwargs
-            )
+            bundles, base_name = choose(
+                opened, place, identified, artifacts, rule.file,
+                approve=lambda head: _vouched(opened, head, trusted),
+            )  # fmt: skip
+            vouched = [_vouched(opened, bundle, trusted) for bundle in bundles]
+            reports = _compatible(written, identified, bundles)
+            found = list(zip(bundles, reports, vouched, strict=True))
+            rule.meet(identified, names_of(bundles[0], opened), found, written)
+            loaded = open_model(identified, **from_pretrained_kwargs)
+            _apply_all(loaded, identified, bundles, vouched)
         except NoProtectionError as error:
-            if policy == "warn":
-                return _unprotected(written, identified, error, from_pretrained_kwargs)
-            written.refusal(identified, error)
-            raise
+            if not rule.goes_without(identified, _names(opened, identified), written):
+                written.refusal(identified, error)
+                raise
+            return _unprotected(written, identified, error, from_pretrained_kwargs)
         except SafelatchError as error:
             written.refusal(identified, error)
             raise
+        for bundle, said in zip(bundles, vouched, strict=True):
+            _tell_yanked(opened, bundle, said, identified, written)
         done = list(zip(bundles, reports, applied_to(loaded), strict=True))
-        facts = (identified, str(loaded.device), policy, done)
+        facts = (identified, str(loaded.device), rule.mode, done)
         noted = written.applications(*facts)
         loaded.safelatch = Protection(
             applied=applied_to(loaded),
             checkpoint=identified.record.weights,
             base=base_name or bundles[0].manifest.base.name,
             lineage=reports[0].lineage.to_dict(),
-            policy=policy,
+            policy=rule.mode,
             noted=noted,
             receipt=None if noted else receipts.leave(*facts, journal=written),
         )
         return loaded
 
 
-def _protected(
-    opened: Registry | None,
-    written: journal.LoadJournal,
-    model: Identified,
-    bundles: Sequence[Bundle],
-    arguments: dict[str, Any],
-) -> tuple[Any, list[CheckReport]]:
-    """Check the chosen bundles against the files, load the model, and apply them."""
-    for bundle in bundles:
-        _require_as_registered(opened, bundle)
+def _compatible(
+    written: journal.LoadJournal, model: Identified, bundles: Sequence[Bundle]
+) -> list[CheckReport]:
+    """Return the verdicts on the chosen bundles and the files, written down; all must fit."""
     reports = [check(bundle, model.record) for bundle in bundles]
     written.reports(model, bundles, reports)
     for report in reports:
         report.require()
-    loaded = open_model(model, **arguments)
-    _apply_all(loaded, model, bundles)
-    return loaded, reports
-
-
-def _open(stack: ExitStack, registry: Registry | str | None) -> Registry | None:
-    try:
-        return stack.enter_context(open_registry(registry))
-    except RegistryMissingError:
-        return None  # whether one is needed is for ``_choose`` to say
+    return reports
 
 
 def _place(registry: Registry | str | None) -> str:
     return Settings.load(registry if isinstance(registry, str) else None).db_url
 
 
-def _choose(
-    opened: Registry | None,
-    registry: Registry | str | None,
-    model: Identified,
-    artifacts: Sequence[str | os.PathLike[str] | Reference] | None,
-) -> tuple[list[Bundle], str | None]:
-    """Return the bundles to apply and the base's name in the registry."""
-    if artifacts is not None:
-        if not artifacts or isinstance(artifacts, str):
-            raise UsageError(
-                f"expected a list of at least one artifact, got {artifacts!r}.",
-                hint="Write a list: load_protected(..., artifacts=['NAME@VERSION'])",
-            )
-        try:
-            return [find_bundle(name, opened or registry) for name in artifacts], None
-        except (ArtifactNotFoundError, VersionNotFoundError, RegistryMissingError) as error:
-            raise NoProtectionError(error.message, hint=error.hint) from error
+def _vouched(opened: Registry | None, bundle: Bundle, trusted: Trust) -> Vouched | None:
+    _require_as_registered(opened, bundle)
+    return vouch(bundle, trusted, opened)
+
+
+def _names(opened: Registry | None, model: Identified) -> tuple[str, ...]:
+    """Return what the base of ``model`` is called, as far as it is known here."""
     if opened is None:
-        raise NoProtectionError(
-            f"expected a registry to find protection in, found none at {_place(registry)}.",
-            hint="Create one and add the base: safelatch init, then safelatch base add MODEL; "
-            "or name a bundle: load_protected(..., artifacts=['file:///path/to/bundle'])",
-        )
+        return ()
     try:
-        descent = find_base(opened, model)
-    except BaseNotFoundError as error:
-        raise NoProtectionError(error.message, hint=error.hint) from error
-    bundles = bundles_for_base(opened, descent.base.weights)
-    if not bundles:
-        raise NoProtectionError(
-            f"expected an active artifact for the base {descent.base.name}, the registry has none.",
-            hint=_of_another_base(opened, model)
-            or f"Make and publish one: safelatch extract safety-lock {descent.base.name} "
-            "--out DIR, then safelatch publish DIR --name NAME --version VERSION",
-        )
-    labels: dict[str, list[str]] = {}
-    for bundle in bundles:
-        labels.setdefault(bundle.manifest.kind, []).append(bundle.manifest.label)
-    for kind, names in labels.items():
-        if len(names) > 1:
-            raise NoProtectionError(
-                f"expected one {kind} for the base {descent.base.name}, got {', '.join(names)}.",
-                hint=f"Name one: load_protected(..., artifacts=[{names[0]!r}])",
-            )
-    return bundles, descent.base.name
+        base = find_base(opened, model).base
+    except SafelatchError:
+        return ()
+    return (*base_names(base), str(base.weights))
 
 
-def _of_another_base(opened: Registry, model: Identified) -> str | None:
-    """Return the hint that names an artifact of a farther base that ``model`` descends from too."""
-    for descent in descents(opened, model.record):
-        if descent.lineage.is_descendant:
-            for bundle in bundles_for_base(opened, descent.base.weights):
-                return (
-                    f"It is {describe(descent.lineage)} of {descent.base.name} too; name that "
-                    f"one's: load_protected(..., artifacts=[{bundle.manifest.label!r}])"
-                )
-    return None
+def _tell_yanked(
+    opened: Registry | None,
+    bundle: Bundle,
+    said: Vouched | None,
+    model: Identified,
+    written: journal.LoadJournal,
+) -> None:
+    """Warn, and leave an event, that a version was named which its publisher yanked."""
+    here = None if opened is None else known_version(opened, bundle)
+    reason: str | None = None
+    if said is not None and said.is_yanked:
+        reason = said.reason or "no reason given"
+    elif here is not None and here.state == "yanked":
+        reason = here.state_reason or "no reason given"
+    if reason is not None:
+        label = bundle.manifest.label
+        written.event("load.yanked", model, {"artifact": label, "reason": reason})
+        warnings.warn(f"{label} is yanked: {reason}. It is loaded as it was named.", stacklevel=3)
 
 
 def _require_as_registered(opened: Registry | None, bundle: Bundle) -> None:
     """Check that the registry has not revoked a bundle, and the base record that it brings."""
     if opened is None:
         return
-    require_not_revoked(opened, bundle)
+    known_version(opened, bundle)  # raises if it is revoked
     for base in opened.bases():
         if base.weights == bundle.manifest.base_weights:
             brought = bundle.manifest.files[BASE].digest
             require_same_record(base, brought, f"the one in {bundle.manifest.label}")
 
 
-def _apply_all(loaded: Any, model: Identified, bundles: Sequence[Bundle]) -> None:
+def _apply_all(
+    loaded: Any,
+    model: Identified,
+    bundles: Sequence[Bundle],
+    vouched: Sequence[Vouched | None],
+) -> None:
     """Check what must hold before each artifact goes on, then apply all of them, or none."""
 
     def tokenizer() -> Any:
@@ -236,8 +205,8 @@ def _apply_all(loaded: Any, model: Identified, bundles: Sequence[Bundle]) -> Non
         for bundle in bundles
     ]
     try:
-        for bundle, found in zip(bundles, met, strict=True):
-            apply_verified(loaded, bundle, precondition=found)
+        for bundle, found, said in zip(bundles, met, vouched, strict=True):
+            apply_verified(loaded, bundle, precondition=found, said=said)
     except BaseException:
         unprotect(loaded)
         raise
@@ -253,7 +222,7 @@ def _unprotected(
     noted = written.event("load.unprotected", model, {"reason": error.message})
     loaded.safelatch = Protection((), checkpoint=model.record.weights, policy="warn", noted=noted)
     warnings.warn(
-        f"{model.locator} is loaded WITHOUT protection (policy='warn'): {error.message}",
+        f"{model.locator} is loaded WITHOUT protection, as its policy allows: {error.message}",
         stacklevel=3,
     )
     return loaded

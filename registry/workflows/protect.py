@@ -19,6 +19,7 @@ from registry.kinds import kind_of, parse_body
 from registry.moment import stamp
 from registry.workflows.check_live import require_compatible
 from registry.workflows.find import find_bundle, open_registry
+from registry.workflows.trust import require_vouched
 
 if TYPE_CHECKING:
     import os
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from registry.reference import Reference
     from registry.store.catalog import Registry
+    from registry.workflows.trust import TrustArgument, Vouched
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class Applied:
         evidence: What that reading found.
         body: The artifact's checked body.
         precondition: What the kind found on the model before applying; ``None`` if not asked.
+        signed_by: Trusted keys that signed it; none where nobody was asked.
         recorded: Whether the registry's event log has this application.
     """
 
@@ -55,6 +58,7 @@ class Applied:
     verified_at: str | None
     evidence: dict[str, Any]
     precondition: dict[str, Any] | None
+    signed_by: tuple[str, ...]
     recorded: bool
     body: Any
     _model: Any
@@ -90,6 +94,7 @@ class Applied:
             "verified_at": self.verified_at,
             "evidence": self.evidence,
             "precondition": self.precondition,
+            "signed_by": list(self.signed_by),
             "recorded": self.recorded,
         }
 
@@ -148,6 +153,7 @@ def protect(
     allow_unsafe: bool = False,
     tokenizer: Any = None,
     registry: Registry | str | None = None,
+    trust: TrustArgument = None,
 ) -> Applied:
     """Apply ``artifact`` to a live model, read it back, and return the handle.
 
@@ -161,20 +167,26 @@ def protect(
             Without it ``handle.precondition`` is ``None``: not checked.
         registry: Where references are looked up, and an unsafe strength is written down; the
             default registry, if there is one.
+        trust: Public keys of which one must have signed it; by default those that the registry
+            trusts. A bundle in memory is asked for a signature only where keys are given.
 
     Raises:
         BaseModelMismatchError, GeometryError: the model is too far from the artifact's base, or
             computes with another config.
+        EvidenceError: nobody who is trusted signed it, or it is revoked (``workflows.trust``).
         SafelatchError: see the kind's ``apply`` and ``verify``; the model is as it was.
     """
     bundle = artifact if isinstance(artifact, Bundle) else find_bundle(artifact, registry)
+    said = None
+    if bundle is not artifact or trust is not None:
+        said = require_vouched(bundle, trust, registry)
     require_compatible(model, bundle)
     found = None
     if tokenizer is not None:
         verb = kind_of(bundle.manifest.kind).verb("verify")
         found = verb.precondition(model, lambda: tokenizer, parse_body(bundle))
     handle = apply_verified(
-        model, bundle, alpha=alpha, allow_unsafe=allow_unsafe, precondition=found
+        model, bundle, alpha=alpha, allow_unsafe=allow_unsafe, precondition=found, said=said
     )
     if allow_unsafe:
         try:
@@ -192,6 +204,7 @@ def apply_verified(
     alpha: float | None = None,
     allow_unsafe: bool = False,
     precondition: dict[str, Any] | None = None,
+    said: Vouched | None = None,
 ) -> Applied:
     """Apply a bundle that was checked against this model; raise, with it off, if unverified."""
     manifest = bundle.manifest
@@ -221,6 +234,7 @@ def apply_verified(
         verified_at=None,
         evidence={},
         precondition=precondition,
+        signed_by=() if said is None else said.signers,
         recorded=False,
         body=body,
         _model=model,

@@ -1,34 +1,36 @@
 """Load receipts: what a load put onto a model, in a file, where no registry could take it.
 
-- A receipt is an in-toto Statement in a DSSE envelope that nobody has signed yet. The envelope
-  holds the very bytes that a signature will cover, so that signing later writes none of them anew.
+- A receipt is an in-toto Statement in a DSSE envelope. Where ``SAFELATCH_RECEIPT_KEY`` names a
+  private key, that key signs it; where none is, it can be signed later without writing a byte anew.
 - The name of the file holds its time and the first digits of the payload's digest: a payload that
   was changed shows itself, as long as the name was not.
 - It is written whole or not at all, and can be read by its owner alone.
-- An unsigned receipt is no evidence: whoever can write the folder can write one. The audit does not
-  read them.
+- An unsigned receipt is no evidence: whoever can write the folder can write one. A signature says
+  which key was at hand where the model was loaded. The audit reads neither.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import os
 import secrets
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from registry.artifact.envelope import Envelope, read_envelope
 from registry.artifact.schema import validate
+from registry.artifact.signing import read_private_key, require_signatures
 from registry.digest import Digest, canonical_json, digest_bytes, parse_json
 from registry.errors import (
     DigestMismatchError,
     NotFoundError,
+    SafelatchError,
     UnsafeFormatError,
     UnsupportedSchemaVersionError,
 )
 from registry.moment import stamp
 from registry.plainfile import read_plain
-from registry.settings import receipt_folder
+from registry.settings import receipt_folder, receipt_key
 from registry.wholefile import write_file
 from registry.wording import INSTALL_NEWER
 from registry.workflows.journal import application
@@ -51,6 +53,7 @@ SCHEMA = "load_receipt.v1"
 LIMIT = 1 << 24
 """Most bytes of a receipt's file."""
 
+_FOLDER = "export SAFELATCH_RECEIPTS=/path"
 _HINT = "Do not rely on it: load the model again, which writes another."
 
 
@@ -63,14 +66,15 @@ class Receipt:
         digest: Digest of the payload.
         payload: The bytes that a signature covers.
         statement: What they say.
-        signatures: Those in the envelope, as they are; none was verified.
+        signed_by: Ids of the keys that signed it. Each signature was verified; whether such a key
+            is to be believed is for the reader to say.
     """
 
     path: Path
     digest: Digest
     payload: bytes
     statement: Mapping[str, Any]
-    signatures: tuple[Mapping[str, Any], ...]
+    signed_by: tuple[str, ...]
 
 
 def leave(
@@ -92,13 +96,13 @@ def leave(
     fact = f"{model.locator} is protected and verified, but no registry has it on record: {reason}"
     try:
         path = write_receipt(receipt_folder(), statement)
-    except OSError as error:
-        where = f" at {error.filename}" if error.filename else ""
-        warnings.warn(
-            f"{fact}; and no receipt could be written, got{where}: {error.strerror}. Name a folder "
-            "that can be written: export SAFELATCH_RECEIPTS=/path",
-            stacklevel=3,
-        )
+    except (OSError, SafelatchError) as error:
+        if isinstance(error, OSError):
+            where = f" at {error.filename}" if error.filename else ""
+            cause = f"got{where}: {error.strerror}. Name a folder that can be written: " + _FOLDER
+        else:  # the key that it should be signed with
+            cause = error.message
+        warnings.warn(f"{fact}; and no receipt could be written, {cause}", stacklevel=3)
         return None
     if journal.has_failed:
         warnings.warn(f"{fact}. The receipt of this load is {path}", stacklevel=3)
@@ -161,20 +165,20 @@ def load_statement(
 
 
 def write_receipt(folder: Path, statement: Mapping[str, Any]) -> Path:
-    """Write ``statement`` as an unsigned receipt into ``folder`` and return its file.
+    """Write ``statement`` as a receipt into ``folder`` and return its file.
 
     Raises:
         OSError: the folder cannot be made or written.
+        SafelatchError: a key is named that should sign it, and cannot be read.
     """
-    payload = canonical_json(statement)
-    envelope = {
-        "payloadType": PAYLOAD_TYPE,
-        "payload": base64.b64encode(payload).decode("ascii"),
-        "signatures": [],
-    }
+    envelope = Envelope(canonical_json(statement), PAYLOAD_TYPE)
+    key = receipt_key()
+    if key is not None:
+        words = os.environ.get("SAFELATCH_KEY_PASSPHRASE") or None
+        envelope = read_private_key(key, words).sign(envelope)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / _file_name(statement, digest_bytes(payload))
-    write_file(path, canonical_json(envelope) + b"\n", mode=0o600)
+    path = folder / _file_name(statement, digest_bytes(envelope.payload))
+    write_file(path, envelope.to_bytes() + b"\n", mode=0o600)
     return path
 
 
@@ -187,6 +191,7 @@ def read_receipt(path: Path) -> Receipt:
         UnsupportedSchemaVersionError: it holds a statement of another kind or version.
         SchemaViolationError: the statement does not follow its schema.
         DigestMismatchError: the payload is not the one the file was named after.
+        SignatureError: a signature in it is not one of these bytes.
     """
     what = path.name
     try:
@@ -196,7 +201,8 @@ def read_receipt(path: Path) -> Receipt:
             f"expected a receipt at {path}, found none.",
             hint="See where the load said it is: model.safelatch.to_dict()['receipt']",
         ) from None
-    payload, signatures = _opened(parse_json(data, what=what, limit=LIMIT, hint=_HINT), what)
+    envelope = read_envelope(data, payload_type=PAYLOAD_TYPE, what=what, limit=LIMIT, hint=_HINT)
+    payload = envelope.payload
     statement = parse_json(payload, what=f"{what} payload", limit=LIMIT, hint=_HINT)
     if not isinstance(statement, dict) or canonical_json(statement) != payload:
         raise UnsafeFormatError(
@@ -211,38 +217,13 @@ def read_receipt(path: Path) -> Receipt:
         raise DigestMismatchError(
             f"expected the name {expected} for what the receipt holds, got {what}.", hint=_HINT
         )
-    return Receipt(path, digest, payload, statement, signatures)
+    require_signatures(envelope, what=what, hint=_HINT)
+    return Receipt(path, digest, payload, statement, envelope.key_ids)
 
 
 def _file_name(statement: Mapping[str, Any], digest: Digest) -> str:
     created = statement["predicate"]["created"].translate({ord("-"): None, ord(":"): None})
     return f"{created}-{digest.removeprefix('blake3:')[:16]}.json"
-
-
-def _opened(envelope: Any, what: str) -> tuple[bytes, tuple[dict[str, Any], ...]]:
-    """Return the payload and the signatures of a DSSE envelope."""
-    members = {"payload", "payloadType", "signatures"}
-    if not isinstance(envelope, dict) or set(envelope) != members:
-        got = sorted(envelope) if isinstance(envelope, dict) else type(envelope).__name__
-        raise UnsafeFormatError(
-            f"{what}: expected an envelope of {sorted(members)}, got {got!r:.200}.", hint=_HINT
-        )
-    _require_kind(what, "payloadType", PAYLOAD_TYPE, envelope)
-    text, signatures = envelope["payload"], envelope["signatures"]
-    try:
-        payload = base64.b64decode(text.encode("ascii"), validate=True)
-        is_exact = base64.b64encode(payload).decode("ascii") == text
-    except (AttributeError, ValueError, binascii.Error):
-        is_exact = False
-    if not is_exact:
-        raise UnsafeFormatError(
-            f"{what}: expected a payload in base64, got another text.", hint=_HINT
-        )
-    if not isinstance(signatures, list) or not all(isinstance(one, dict) for one in signatures):
-        raise UnsafeFormatError(
-            f"{what}: expected signatures as a list of objects, got {signatures!r:.80}.", hint=_HINT
-        )
-    return payload, tuple(signatures)
 
 
 def _require_kind(what: str, member: str, expected: str, document: Mapping[str, Any]) -> None:

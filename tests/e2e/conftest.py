@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.cli_world import MEASURE, SMALL, World, build_world
 from support.command_line import safelatch
+from support.safelocks import a_lock, safelock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,3 +68,14 @@ def published(told: World, world: World) -> Path:
     for name in ("home", "lock"):
         shutil.copytree(told.folder / name, world.folder / name)
     return world.folder / "lock"
+
+
+@pytest.fixture(scope="module")
+def imports(world: World) -> tuple[Path, Path]:
+    """Return a file of a lock that somebody else made, and the folder of its import, unbound."""
+    folder = world.folder / "imports"
+    folder.mkdir()
+    file = folder / "theirs.safelock"
+    file.write_bytes(safelock(a_lock(width=8)))
+    assert safelatch("import", file, "--out", folder / "unbound").status == 0
+    return file, folder / "unbound"

@@ -30,6 +30,8 @@ NO_REGISTRY = ("--db", "/nowhere/registry.db")
 TWO_REVISIONS = ("--db", "TWO_REVISIONS")
 NOT_ON_THE_HUB = "nobody/nothing"
 LOCK = ("--name", "lock", "--version", "1.0")
+SIGNED = ("--db", "SIGNED")
+WHY = ("--reason", "made from leaked data")
 
 SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
     "init": {0: (), 2: ("twice",), 3: TWO_REVISIONS, 4: ("--db", "/dev/null/registry.db")},
@@ -47,7 +49,15 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
     "show": {0: ("lock",), 1: ("nobody",), 2: ("NAME!",), 3: ("CHANGED",),
              4: ("lock", *NO_REGISTRY)},
     "log show": {0: (), 2: ("--limit", 0), 3: TWO_REVISIONS, 4: NO_REGISTRY},
-    "log verify": {0: (), 2: ("now",), 3: ("--anchor", "blake3:" + "0" * 64), 4: NO_REGISTRY},
+    "log head": {
+        0: ("--key", "AUDITOR", "--out", "NEW"),
+        1: ("--key", NOWHERE, "--out", "NEW"),
+        2: ("--key", "AUDITOR", "--out", "AUDITOR"),
+        3: ("--key", "AUDITOR", "--out", "NEW", *TWO_REVISIONS),
+        4: ("--key", "AUDITOR", "--out", "NEW", *NO_REGISTRY),
+    },
+    "log verify": {0: (), 1: ("--head", NOWHERE), 2: ("--trust", "AUDITOR"),
+                   3: ("--anchor", "blake3:" + "0" * 64), 4: NO_REGISTRY},
     "db current": {0: (), 2: ("now",), 3: TWO_REVISIONS, 4: NO_REGISTRY},
     "db upgrade": {0: (), 2: ("now",), 3: TWO_REVISIONS, 4: NO_REGISTRY},
     "db check": {0: (), 2: ("now",), 3: ("--db", "WITHOUT_A_TABLE"), 4: NO_REGISTRY},
@@ -72,6 +82,57 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
         2: ("LOCK", "--name", "lock", "--version", "latest"),
         3: ("CHANGED", *LOCK),
         4: ("LOCK", *LOCK, *NO_REGISTRY),
+    },
+    "import": {
+        0: ("SAFELOCK", "--out", "NEW"),
+        1: (NOWHERE + ".safelock", "--out", "NEW"),
+        2: ("BASE", "--out", "NEW"),
+        3: ("PICKLE", "--out", "NEW"),
+        4: ("SAFELOCK", "--base", NOT_ON_THE_HUB, "--out", "NEW"),
+    },
+    "key generate": {0: ("--out", "NEW"), 2: (), 4: ("--out", "/nowhere/publisher")},
+    "key trust": {
+        0: ("PUB", "--for", "acme/*"),
+        1: (NOWHERE, "--for", "acme/*"),
+        2: ("KEY", "--for", "acme/*"),
+        3: ("PAIRS", "--for", "acme/*"),
+        4: ("PUB", "--for", "acme/*", *NO_REGISTRY),
+    },
+    "key list": {0: (), 2: ("now",), 3: TWO_REVISIONS, 4: NO_REGISTRY},
+    "key revoke": {
+        0: ("ed25519:" + "0" * 64, *WHY),
+        1: (NOWHERE, *WHY),
+        2: ("PUB",),
+        3: ("PAIRS", *WHY),
+        4: ("PUB", *WHY, *NO_REGISTRY),
+    },
+    "sign": {
+        0: ("lock", "--key", "KEY", *SIGNED),
+        1: ("nobody", "--key", "KEY"),
+        2: ("lock",),
+        3: ("lock", "--key", "AUDITOR", *SIGNED),
+        4: ("lock", "--key", "KEY", *NO_REGISTRY),
+    },
+    "save": {
+        0: ("lock", "--out", "NEW"),
+        1: ("nobody", "--out", "NEW"),
+        2: ("lock", "--out", "BASE"),
+        3: ("lock", "--out", "NEW", *TWO_REVISIONS),
+        4: ("lock", "--out", "NEW", *NO_REGISTRY),
+    },
+    "yank": {
+        0: ("lock@1.0", "--key", "KEY", *SIGNED),
+        1: ("lock@9.9", "--key", "KEY", *SIGNED),
+        2: ("lock@1.0", *WHY, *SIGNED),
+        3: ("lock@1.0", *WHY, "--key", "AUDITOR", *SIGNED),
+        4: ("lock@1.0", *NO_REGISTRY),
+    },
+    "revoke": {
+        2: ("lock@1.0", *WHY, *SIGNED),
+        3: ("lock@1.0", *WHY, "--key", "AUDITOR", *SIGNED),
+        0: ("lock@1.0", *WHY, "--key", "KEY", *SIGNED),
+        1: ("lock@9.9", *WHY, *SIGNED),
+        4: ("lock@1.0", *WHY, *NO_REGISTRY),
     },
     "fingerprint": {0: ("BASE",), 1: (NOWHERE,), 2: (), 3: ("BROKEN",), 4: (NOT_ON_THE_HUB,)},
     "lineage": {0: ("TUNED",), 1: ("STRANGER",), 2: (), 3: ("BROKEN",), 4: (NOT_ON_THE_HUB,)},
@@ -98,7 +159,7 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
 
 
 @pytest.fixture(scope="module")
-def places(world: World, published: Path) -> dict[str, Path]:
+def places(world: World, published: Path, imports: tuple[Path, Path]) -> dict[str, Path]:
     """What the words in capitals stand for."""
     folder = world.folder / "situations"
     folder.mkdir()
@@ -116,11 +177,22 @@ def places(world: World, published: Path) -> dict[str, Path]:
     broken = shutil.copytree(world.base, folder / "broken")
     with (broken / "model.safetensors").open("r+b") as file:
         file.write(b"\xff" * 8)
+    (folder / "pickle.safelock").write_bytes(b"cos\nsystem\n.")
     carrier = _carrier(world, published, folder / "carrier")
+    for name in ("auditor", "publisher"):
+        assert safelatch("key", "generate", "--out", folder / name).status == 0
+    signed = shutil.copytree(home, folder / "signed") / "registry.db"
+    for step in (
+        ("key", "trust", folder / "publisher.pub", "--for", "*"),
+        ("sign", "lock", "--key", folder / "publisher.key"),
+    ):
+        assert safelatch("--db", signed, *step).status == 0
     assert load_protected(world.tuned).safelatch.verified
     return {
         "BASE": world.base, "TUNED": world.tuned, "STRANGER": world.stranger, "LOCK": published,
-        "PAIRS": world.pairs,
+        "PAIRS": world.pairs, "SAFELOCK": imports[0], "PICKLE": folder / "pickle.safelock",
+        "AUDITOR": folder / "auditor.key", "KEY": folder / "publisher.key",
+        "PUB": folder / "publisher.pub", "SIGNED": signed,
         "CHANGED": changed, "BROKEN": broken, "CARRIER": carrier, "HOME": home,
         "TWO_REVISIONS": folder / "two-revisions.db",
         "WITHOUT_A_TABLE": folder / "without-a-table.db",
@@ -163,6 +235,7 @@ def test_exit_code_says_what_sort_of_answer_it_is(
         assert outcome.err.startswith("error [")
         assert outcome.out == "" or command == "demo"  # which tells as it goes
         assert not (tmp_path / "new/manifest.json").exists()
+        assert not (tmp_path / "new/unbound.json").exists()
 
 
 def test_every_command_is_in_the_table() -> None:

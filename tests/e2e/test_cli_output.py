@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,15 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "base-list": ((), ("--db", "EMPTY")),
     "base-show": (("tiny",),),
     "list": ((), ("--db", "EMPTY")),
-    "show": (("lock@1.0",), ("LOCK",)),
+    "show": (("lock@1.0",), ("LOCK",), ("lock", "--db", "SIGNED"), ("SAVED",)),
     "log-show": ((), ("--limit", 1), ("--db", "EMPTY")),
-    "log-verify": ((), ("--db", "EMPTY"), ("--anchor", "blake3:" + "0" * 64)),
+    "log-head": (("--key", "AUDITOR", "--out", "NEW"),),
+    "log-verify": (
+        (),
+        ("--db", "EMPTY"),
+        ("--anchor", "blake3:" + "0" * 64),
+        ("--head", "HEAD", "--trust", "AUDITORS"),
+    ),
     "db-current": ((), ("--db", "BLANK")),
     "db-upgrade": ((), ("--db", "BLANK")),
     "db-check": ((), ("--db", "DAMAGED")),
@@ -58,6 +65,29 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "extract": (("safety-lock", "tiny", "--out", "NEW", *SMALL),),
     "calibrate": (("LOCK", "--out", "NEW", *MEASURE),),
     "publish": (("LOCK", "--name", "lock", "--version", "1.0"),),
+    "import": (
+        ("SAFELOCK", "--out", "NEW"),
+        ("SAFELOCK", "--base", "tiny", "--out", "NEW"),
+        ("UNBOUND", "--base", "BASE", "--out", "NEW"),
+    ),
+    "key-generate": (("--out", "NEW"),),
+    "key-trust": (
+        ("AUDITORS", "--for", "acme/*", "--label", "Acme", "--not-after", "2031-01-01"),
+        ("AUDITORS", "--for", "*", "--not-before", "2031-01-01", "--db", "SIGNED"),
+    ),
+    "key-list": ((), ("--db", "SIGNED"), ("--db", "EMPTY")),
+    "key-revoke": (("ed25519:" + "0" * 64, "--reason", "stolen"),),
+    "sign": (
+        ("lock", "--key", "KEY", "--db", "SIGNED"),
+        ("lock", "--key", "KEY", "--line-lifetime", "90d", "--db", "SIGNED"),
+    ),
+    "save": (("lock", "--out", "NEW"), ("lock", "--out", "NEW", "--db", "SIGNED")),
+    "yank": (
+        ("lock@1.0", "--reason", "too weak", "--key", "KEY", "--db", "SIGNED"),
+        ("lock@1.0", "--undo", "--key", "KEY", "--db", "SIGNED"),
+        ("lock@1.0", "--undo"),
+    ),
+    "revoke": (("withdrawn@1.0", "--reason", "leaked"),),
     "fingerprint": (("BASE",),),
     "lineage": (("TUNED",), ("STRANGER",), ("BASE",)),
     "check": (
@@ -107,8 +137,44 @@ def databases(world: World) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def auditor(published: Path) -> Path:
+    """Return the folder of a key pair, and of the log's head that it signed."""
+    folder = published.with_name("auditor")
+    folder.mkdir()
+    key = folder / "auditor.key"
+    assert safelatch("key", "generate", "--out", key.with_suffix("")).status == 0
+    assert safelatch("log", "head", "--key", key, "--out", folder / "head.json").status == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signed(published: Path) -> Path:
+    """Return a folder of a registry whose line is signed, the publisher's keys, and a bundle."""
+    folder = published.with_name("signed")
+    shutil.copytree(published.with_name("home"), folder)
+    key, db = folder / "publisher.key", ("--db", folder / "registry.db")
+    for step in (
+        ("key", "generate", "--out", key.with_suffix("")),
+        (*db, "key", "trust", key.with_suffix(".pub"), "--for", "*"),
+        (*db, "sign", "lock", "--key", key),
+        (*db, "save", "lock", "--out", folder / "saved"),
+        ("publish", published, "--name", "withdrawn", "--version", "1.0"),
+    ):
+        assert safelatch(*step).status == 0, step
+    return folder
+
+
 @pytest.fixture
-def typed(world: World, published: Path, databases: Path, tmp_path: Path) -> Any:
+def typed(
+    world: World,
+    published: Path,
+    databases: Path,
+    imports: tuple[Path, Path],
+    auditor: Path,
+    signed: Path,
+    tmp_path: Path,
+) -> Any:
     """Return a function from a definition and words of ``RUNS`` to what is typed."""
     (tmp_path / "blank.db").touch()
     places = {
@@ -116,6 +182,10 @@ def typed(world: World, published: Path, databases: Path, tmp_path: Path) -> Any
         "MODELS": world.base.parent, "PAIRS": world.pairs, "LOCK": published, "NEW": tmp_path / "new",
         "EMPTY": databases / "empty.db", "BLANK": tmp_path / "blank.db",
         "DAMAGED": databases / "damaged.db", "LITTERED": databases / "littered/registry.db",
+        "SAFELOCK": imports[0], "UNBOUND": imports[1],
+        "AUDITOR": auditor / "auditor.key", "AUDITORS": auditor / "auditor.pub",
+        "HEAD": auditor / "head.json", "SIGNED": signed / "registry.db",
+        "KEY": signed / "publisher.key", "SAVED": signed / "saved",
     }  # fmt: skip
     return lambda definition, words: [
         *definition.split("-"), *(places.get(str(word), word) for word in words)
@@ -133,6 +203,12 @@ def test_json_of_every_command_follows_its_schema(
     assert outcome.out.endswith("]\n" if outcome.out.startswith("[") else "}\n")
     assert violations(outcome.document, definition) == []
     assert "error" not in outcome.document
+
+
+def test_json_of_an_import_without_a_base_has_a_schema_of_its_own(typed: Any) -> None:
+    document = safelatch(*typed("show", ("UNBOUND",)), "--format", "json").document
+    assert violations(document, "unbound") == []
+    assert violations(document, "show")
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,17 @@ ANSWER_IS_NO = {"inspect", "audit"}
 
 
 def test_the_commands_of_the_table_work_in_the_order_they_stand_in(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, imports: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAFELATCH_HOME", str(tmp_path / "home"))
     table = README.partition("## The commands")[2].partition("## ")[0]
     lines = re.findall(r"`safelatch ([^`]+)`", "\n".join(re.findall(r"^\|.*", table, re.MULTILINE)))
     meant: dict[str, object] = {
         "DIR": tmp_path / "lock", "NAME": "lock", "V": "1.0", "NAME@V": "lock@1.0",
-        "REF": "base", "SHELL": "zsh", "TARGET...": world.tuned,
+        "KEY": tmp_path / "publisher.key",
+        "PUB": tmp_path / "publisher.pub", "NAMESPACE": "base",
+        "HEAD": tmp_path / "head.json", "REF": "base", "SHELL": "zsh", "TARGET...": world.tuned,
+        "FILE": imports[0],
     }  # fmt: skip
     ran = []
     for line in lines:
@@ -37,6 +40,12 @@ def test_the_commands_of_the_table_work_in_the_order_they_stand_in(
         places = {**meant, "MODEL": model, "BASE": world.base}
         if verb == "demo":
             continue
+        if verb == "import":
+            places["DIR"] = tmp_path / "imported"
+        if verb == "key":
+            places["NAME"] = tmp_path / "publisher"
+        if verb == "save":
+            places["DIR"] = tmp_path / "saved"
         outcome = safelatch(verb, *(places.get(word, word) for word in words), *QUICK.get(verb, ()))
         assert outcome.status == (1 if verb in ANSWER_IS_NO else 0), (line, outcome)
         assert outcome.out or verb == "gc", line

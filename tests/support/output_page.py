@@ -18,6 +18,7 @@ SHARED = (
     "time",
     "geometry",
     "base-model",
+    "trusted-key",
     "measured-lineage",
     "lineage-to-base",
     "stated-lineage",
@@ -25,6 +26,7 @@ SHARED = (
     "change",
     "claim",
     "error",
+    "unbound",
 )
 """Definitions that are no command."""
 
@@ -56,6 +58,8 @@ def render() -> str:
             parts += _section(f"`safelatch {name.replace('-', ' ')}`", definition)
     parts += ["## What they share", "", *map(_shared, ("digest", "time")), ""]
     parts += _section("A registered base", SCHEMA["$defs"]["base-model"])
+    parts += _section("A key", SCHEMA["$defs"]["trusted-key"])
+    parts += _section("An unbound import", SCHEMA["$defs"]["unbound"])
     parts += _section("A measured lineage", SCHEMA["$defs"]["measured-lineage"])
     parts += _section("What was done to a base", SCHEMA["$defs"]["change"])
     parts += _section("A claim", SCHEMA["$defs"]["claim"])
@@ -105,6 +109,7 @@ def _is_of_manifest(member: dict[str, Any]) -> bool:
 
 _LINKS = {
     "#/$defs/base-model": "See [a registered base](#a-registered-base).",
+    "#/$defs/trusted-key": "See [a key](#a-key).",
     "../audit-report/v1": "See [its schema](../schemas/audit_report.v1.schema.json).",
 }
 _NAMES = {

@@ -21,6 +21,7 @@ from registry.errors import (
     StrengthRangeError,
 )
 from registry.kinds.safety_lock._holds import holds_findings, parse_holds
+from registry.kinds.safety_lock._presentation import presentation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from registry.artifact.bundle import Bundle
+    from registry.artifact.manifest import Manifest
+    from registry.artifact.presentation import Presentation
     from registry.kinds.safety_lock._holds import Holds
 
 SCHEMA = "safelatch/safety-lock/v1"
@@ -215,6 +218,11 @@ def parse(bundle: Bundle) -> LockBody:
         holds=parse_holds(document.get("holds")),
         form=document["form"],
     )
+
+
+def present(body: LockBody, manifest: Manifest) -> Presentation:
+    """Return what people are shown of ``body`` and of the receipts in its manifest."""
+    return presentation(body, manifest)
 
 
 def _shape_findings(tensors: Mapping[str, np.ndarray], document: dict[str, Any]) -> list[str]:

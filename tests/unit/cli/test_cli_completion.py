@@ -81,7 +81,7 @@ def test_help_says_how_each_shell_takes_the_script() -> None:
 
 def test_verbs_options_and_choices_are_completed() -> None:
     assert values("safelatch in") == ["init", "inspect"]
-    assert values("safelatch log ") == ["show", "verify"]
+    assert values("safelatch log ") == ["head", "show", "verify"]
     assert values("safelatch extract sa") == ["safety-lock"]
     assert "--format" in values("safelatch list --fo")
     assert values("safelatch list --format ") == ["text", "json", "csv"]
@@ -97,6 +97,24 @@ def test_artifacts_are_completed_with_the_versions_that_can_be_used(names: Path)
     assert values("safelatch show lock@1") == ["lock@1.1.0", "lock@1.0.0"]
     helps = {item.value: item.help for item in offered("safelatch show lock@") if item.help}
     assert helps["lock@1.1.0"].startswith("yanked ")
+
+
+def test_a_line_to_sign_is_completed_without_versions(names: Path) -> None:
+    assert values("safelatch sign ") == ["guard", "lock"]
+    assert values("safelatch yank lock@1") == ["lock@1.1.0", "lock@1.0.0"]
+
+
+def test_keys_are_completed_beside_files_until_they_are_revoked(names: Path) -> None:
+    trusted, revoked = (f"ed25519:{digit * 64}" for digit in "12")
+    with Registry.open(str(names)) as registry:
+        registry.trust_key(trusted, label="Acme", namespaces=["*"])
+        registry.revoke_key(revoked, "stolen")
+    for verb in ("revoke", "trust"):
+        assert values(f"safelatch key {verb} ") == [trusted]
+        assert types(f"safelatch key {verb} ") == {"file", "plain"}
+    assert values("safelatch key revoke ed") == [trusted]
+    assert values("safelatch key revoke pub") == []
+    assert types("safelatch sign lock --key ") == {"file"}
 
 
 def test_bases_are_completed_unless_a_shell_would_take_the_name_apart(names: Path) -> None:

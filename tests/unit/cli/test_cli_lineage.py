@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from support.adapters import EMBEDDING, Q0, factors, lora_config, write_adapter
 from support.command_line import safelatch
-from support.hub_server import client_at, serving
+from support.hub import client_at, serving
 from support.output_page import schema_of
 from support.tiny_models import fine_tune, llama_config, make_tensors, write_checkpoint
 

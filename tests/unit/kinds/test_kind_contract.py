@@ -9,7 +9,7 @@ import pytest
 
 from registry.errors import UnsupportedSchemaVersionError, UsageError
 from registry.kinds import KINDS, Verb, kind_of, parse_body
-from registry.kinds.contract import CONTRACT, ForeignVerb
+from registry.kinds.contract import CONTRACT, ForeignVerb, PresentVerb
 
 
 def test_the_contract_speaks_of_the_six_verbs():
@@ -42,6 +42,13 @@ def test_a_kind_that_imports_files_offers_how_and_no_other_does(name):
     for function in promised[:2] if kind.imports else ():
         wanted = [p for p in signature(getattr(ForeignVerb, function)).parameters if p != "self"]
         assert list(signature(getattr(module, function)).parameters) == wanted
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_kind_that_presents_its_artifacts_takes_what_the_contract_says(name):
+    offered = getattr(KINDS[name].verb("body"), "present", None)
+    wanted = [p for p in signature(PresentVerb.present).parameters if p != "self"]
+    assert offered is None or list(signature(offered).parameters) == wanted
 
 
 def test_an_unknown_kind_that_was_typed_is_a_usage_error():

@@ -8,7 +8,13 @@ from support.locks import bundle_of, draft_manifest, make_lock, read_record
 from support.tiny_models import llama_config, write_checkpoint
 
 from registry.artifact.bundle import make_bundle
-from registry.errors import SchemaViolationError, UnsupportedSchemaVersionError, UsageError
+from registry.errors import (
+    NonFiniteTensorError,
+    SchemaViolationError,
+    StrengthRangeError,
+    UnsupportedSchemaVersionError,
+    UsageError,
+)
 from registry.kinds import KINDS, kind_of, parse_body
 from registry.kinds.safety_lock.body import parse
 from registry.kinds.safety_lock.guard import guard
@@ -136,6 +142,37 @@ def test_a_body_document_with_this_member_is_refused(record, document, text):
     with pytest.raises(SchemaViolationError) as caught:
         parse(bundle_with(record, document=document))
     assert any(line.startswith(text) or text in line for line in caught.value.violations)
+
+
+@pytest.mark.parametrize("name", ["directions", "sigma"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_has_an_error_of_its_own_with_every_finding(record, name, value):
+    array = getattr(make_lock(), name).copy()
+    array.reshape(-1)[0] = value
+    document = {"alpha": 3.0, "alpha_range": [0, 2]}
+    with pytest.raises(NonFiniteTensorError) as caught:
+        parse(bundle_with(record, tensors={name: array}, document=document))
+    assert len(caught.value.violations) == 2
+    assert "expected alpha within [0, 2], got 3" in caught.value.violations
+
+
+@pytest.mark.parametrize(
+    "document", [{"alpha": 2.5}, {"alpha": 0, "alpha_range": [0, 2]}, {"alpha": None}]
+)
+def test_a_strength_outside_its_range_has_an_error_of_its_own_with_every_finding(record, document):
+    sigma = make_lock().sigma.copy()
+    sigma[0] = -1
+    with pytest.raises(StrengthRangeError) as caught:
+        parse(bundle_with(record, tensors={"sigma": sigma}, document=document))
+    assert len(caught.value.violations) == 2
+
+
+def test_every_other_fault_is_a_violation_of_the_schema(record):
+    sigma = make_lock().sigma.copy()
+    sigma[0] = -1
+    with pytest.raises(SchemaViolationError) as caught:
+        parse(bundle_with(record, tensors={"sigma": sigma}))
+    assert type(caught.value) is SchemaViolationError
 
 
 def test_a_head_width_of_another_geometry_is_refused(record):

@@ -68,10 +68,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of the test's own: no registry in it, the cache empty."""
-    for name in ("SAFELATCH_DB", "SAFELATCH_BLOBS"):
+    for name in ("SAFELATCH_DB", "SAFELATCH_BLOBS", "SAFELATCH_POLICY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SAFELATCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SAFELATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SAFELATCH_LINES", str(tmp_path / "lines"))
     return tmp_path / "home"
 
 

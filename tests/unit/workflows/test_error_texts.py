@@ -7,8 +7,10 @@ for this run's digests and folders, ``{now}`` for the time, ``blake3:#`` for any
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -19,13 +21,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from support.locks import read_record
+from support.safelocks import a_lock, safelock
+from support.signed import key_of, line_of, renewed, signed, stated
 from support.tiny_models import llama_config, write_checkpoint
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from registry import Registry, errors, load_protected, protect
-from registry.artifact.bundle import read_bundle, write_bundle
+from registry import Registry, errors, load_protected, moment, protect
+from registry.artifact.bundle import Bundle, make_bundle, read_bundle, write_bundle
+from registry.artifact.policy import Load, parse_policy
 from registry.artifact.schema import require_schema, validate
+from registry.artifact.unbound import Unbound, write_unbound
 from registry.checkpoint.reader import Checkpoint
 from registry.digest import digest_bytes
 from registry.kinds import parse_body
@@ -34,10 +40,12 @@ from registry.live.attach import attach
 from registry.live.sites import attention_outputs, model_geometry
 from registry.measure.prompts import Prompt, PromptSet, read_prompts
 from registry.reference import Reference, require_name
-from registry.remote.hub import fetch_model
+from registry.remote.directory import DirectoryRemote
+from registry.remote.hub_download import fetch_model
 from registry.settings import Settings
 from registry.store import session
 from registry.workflows.identify import identify
+from registry.workflows.import_lock import import_file
 from registry.workflows.publish import publish
 
 if TYPE_CHECKING:
@@ -60,6 +68,21 @@ class Place:
 
     def bundle(self, **changes: Any) -> Path:
         return write_bundle(self.world.edited(**changes), self.tmp / "lock")
+
+    def named(self, version: str = "1") -> Bundle:
+        named: Bundle = self.world.bundle.named("lock", version)
+        return named
+
+    def written(self, bundle: Bundle) -> Path:
+        return write_bundle(bundle, self.tmp / bundle.manifest.digest[-8:] / os.urandom(4).hex())
+
+    def load(self, bundle: Bundle) -> None:
+        """Load with ``bundle`` where Alice's key is trusted for the base."""
+        if not self.home.exists():
+            self.registry().close()
+        with Registry.open() as registry:
+            registry.trust_key(ALICE.key_id, namespaces=["planted-base"])
+            load_protected(self.world.tune, artifacts=[self.written(bundle)])
 
 
 SAYS: dict[type[errors.SafelatchError], list[tuple[Callable[[Place], object], str]]] = {}
@@ -215,7 +238,7 @@ def a_lock_whose_time_is_over(place: Place) -> None:
 
 
 @says(
-    errors.EvidenceError,
+    errors.RevokedError,
     (
         "expected a version that may be used, planted-lock@1.0.0 (blake3:#) is revoked: it "
         "was leaked.\n"
@@ -379,6 +402,23 @@ def a_lock_with_its_sign_turned(place: Place) -> None:
 
 
 @says(
+    errors.PolicyError,
+    (
+        "expected a load that meets the policy, got 2 violation(s):\n"
+        "  unprotected: rule 1 (acme/*): expected at least one verified artifact, got none\n"
+        "  required-kind: rule 1 (acme/*): expected an artifact of kind safety-lock, got none\n"
+        "Use artifacts that meet it (safelatch list), or have the policy's owner add an "
+        "exception with an end."
+    ),
+)
+def a_load_without_the_kind_that_its_policy_requires(place: Place) -> None:
+    rule = {"bases": ["acme/*"], "require": [{"kind": "safety-lock", "min_version": "1.0"}]}
+    document = {"schema": "safelatch/policy/v1", "rules": [rule]}
+    policy = parse_policy(json.dumps(document).encode())
+    policy.judge(Load(("acme/base",), ("acme/tune",), ()), moment.now()).require()
+
+
+@says(
     errors.CompatibilityError,
     (
         "expected the lock to move the attention outputs about as far as in its base, "
@@ -473,7 +513,7 @@ def a_registry_that_was_never_made(place: Place) -> None:
 @says(
     errors.DatabaseOutdatedError,
     (
-        "sqlite:///{home}/registry.db: expected revision 0003, got 0000.\n"
+        "sqlite:///{home}/registry.db: expected revision 0004, got 0000.\n"
         "Back it up, then run: safelatch db upgrade"
     ),
 )
@@ -609,8 +649,173 @@ def a_hub_out_of_reach(place: Place) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
-    place.patch.setattr(huggingface_hub, "snapshot_download", refuse)
+    place.patch.setattr(huggingface_hub.HfApi, "model_info", refuse)
     fetch_model("org/model", revision=None)
+
+
+@says(
+    errors.RemoteError,
+    (
+        "expected a tag or a commit of file://{tmp}/remote, got '1.0', which is not there.\n"
+        "Leave the revision out for the newest, or name one that is there."
+    ),
+)
+def a_tag_that_a_directory_does_not_have(place: Place) -> None:
+    DirectoryRemote(place.tmp / "remote").snapshot("1.0")
+
+
+@says(
+    errors.RemoteMovedError,
+    (
+        f"file://{{tmp}}/remote: expected commit {'0' * 40} to be the newest, got no commit; nothing "
+        "was changed.\n"
+        "Look at what is there now, then run the same again."
+    ),
+)
+def a_change_of_a_commit_that_is_not_the_newest(place: Place) -> None:
+    DirectoryRemote(place.tmp / "remote").commit({}, parent="0" * 40, message="m")
+
+
+@says(
+    errors.UnboundArtifactError,
+    (
+        "expected a bundle with its base at {tmp}/unbound, got an import that is bound to none: it "
+        "can be looked at alone.\n"
+        "Bind it to the base it was made from: safelatch import {tmp}/unbound --base BASE --out DIR"
+    ),
+)
+def an_import_that_was_bound_to_no_base(place: Place) -> None:
+    file = place.tmp / "theirs.safelock"
+    file.write_bytes(safelock(a_lock()))
+    made = import_file(file)
+    assert isinstance(made, Unbound)
+    read_bundle(write_unbound(made, place.tmp / "unbound"))
+
+
+FETCH = "Get the newest bundle from its publisher, with its line.json."
+ALICE, BOB = key_of("alice"), key_of("bob")
+
+
+@says(
+    errors.SignatureError,
+    (
+        "lock@1 signature.json: expected a signature of blake3:#, got one of another manifest.\n"
+        f"{FETCH}"
+    ),
+)
+def a_manifest_under_the_signature_of_another_one(place: Place) -> None:
+    other = signed(place.named("2"), ALICE)
+    place.load(replace(signed(place.named(), ALICE), signature=other.signature))
+
+
+@says(
+    errors.UnsignedError,
+    (
+        "lock@1: expected a signature by a trusted key, as keys are trusted for planted-base or "
+        "{base}, got none.\n"
+        "Sign it: safelatch sign NAME --key FILE; or get the signed bundle from its publisher."
+    ),
+)
+def a_lock_that_nobody_signed_where_a_key_is_trusted(place: Place) -> None:
+    place.load(place.named())
+
+
+@says(
+    errors.UntrustedKeyError,
+    (
+        "lock@1 line.json: expected a signature by a trusted key, got:\n"
+        "  {bob}: not trusted here\n"
+        "Trust its publisher's key, once you know that it is theirs: safelatch key trust FILE "
+        "--for NAMESPACE"
+    ),
+)
+def a_lock_signed_by_somebody_unknown(place: Place) -> None:
+    place.load(signed(place.named(), BOB))
+
+
+@says(
+    errors.KeyScopeError,
+    (
+        "lock@1 line.json: expected a key that may speak for planted-base or {base}, got one that "
+        "may not:\n"
+        "  {bob} speaks for evil/*\n"
+        "If it may: safelatch key trust FILE --for NAMESPACE"
+    ),
+)
+def a_lock_signed_by_the_publisher_of_other_bases(place: Place) -> None:
+    with place.registry() as registry:
+        registry.trust_key(BOB.key_id, namespaces=["evil/*"])
+        load_protected(place.world.tune, artifacts=[place.written(signed(place.named(), BOB))])
+
+
+@says(
+    errors.LineExpiredError,
+    (
+        "line 'lock': expected a time before 2001-01-01T00:00:00Z, when it expires, got {now}: "
+        "what was revoked since cannot be known.\n"
+        f"{FETCH}"
+    ),
+)
+def a_line_whose_time_is_over(place: Place) -> None:
+    bundle = place.named()
+    place.load(signed(bundle, ALICE, line=line_of(bundle, expires="2001-01-01T00:00:00Z")))
+
+
+@says(
+    errors.RollbackError,
+    f"line 'lock': expected sequence 2 or later, which was seen here, got 1.\n{FETCH}",
+)
+def a_line_older_than_one_that_was_seen(place: Place) -> None:
+    bundle = place.named()
+    with contextlib.suppress(errors.RevokedError):
+        place.load(signed(bundle, ALICE, line=stated(line_of(bundle), "1", "revoked")))
+    place.load(signed(bundle, ALICE))
+
+
+@says(
+    errors.LineForkError,
+    (
+        "line 'lock': expected document 2 to be blake3:#, which was seen here, got blake3:#: two "
+        "lines of one name.\n"
+        "Ask its publisher which of the two is theirs: one was made with a stolen key, or in a "
+        "registry that was restored."
+    ),
+)
+def a_line_that_continues_another_one_than_was_seen(place: Place) -> None:
+    bundle = place.named()
+    with contextlib.suppress(errors.RevokedError):
+        place.load(signed(bundle, ALICE, line=stated(line_of(bundle), "1", "revoked")))
+    place.load(signed(bundle, ALICE, line=renewed(line_of(bundle))))
+
+
+@says(
+    errors.NonFiniteTensorError,
+    (
+        "safety-lock body breaks 1 rule(s).\n"
+        "  head 1:0: expected a direction of length 1, got nan\n"
+        "It cannot be used. Make it again: safelatch extract safety-lock BASE --out DIR"
+    ),
+)
+def a_lock_with_a_value_that_is_no_number(place: Place) -> None:
+    directions = place.world.directions.copy()
+    directions[0, 0] = float("nan")
+    tensors = place.world.bundle.tensors() | {"directions": directions}
+    bundle = place.world.bundle
+    parse_body(make_bundle(bundle.manifest, tensors, bundle.base_tensors()))
+
+
+@says(
+    errors.StrengthRangeError,
+    (
+        "safety-lock body breaks 1 rule(s).\n"
+        "  expected alpha within [0, 1.5], got 6\n"
+        "It cannot be used. Make it again: safelatch extract safety-lock BASE --out DIR"
+    ),
+)
+def a_lock_stronger_than_the_range_it_was_measured_in(place: Place) -> None:
+    bundle = place.world.bundle
+    manifest = replace(bundle.manifest, body={**bundle.manifest.body, "alpha": 6})
+    parse_body(bundle.with_manifest(manifest))
 
 
 def _all(root: type[Any] = errors.SafelatchError) -> set[type[Any]]:
@@ -635,6 +840,7 @@ def test_error_says_the_fact_and_the_repair(
     known = {
         str(home): "{home}", str(tmp_path): "{tmp}", str(world.root): "{world}",
         read_record(world.base).weights: "{base}", read_record(world.tune).weights: "{tune}",
+        BOB.key_id: "{bob}",
     }  # fmt: skip
     said = str(caught.value)
     for value, name in known.items():

@@ -15,7 +15,9 @@ import pytest
 from support.store_permissions import needs_permissions, obeying_permissions
 
 from registry import Registry, load_protected, moment
+from registry.artifact.envelope import Envelope, read_envelope
 from registry.artifact.schema import validate
+from registry.artifact.signing import PrivateKey
 from registry.digest import canonical_json, digest_bytes
 from registry.errors import (
     DigestMismatchError,
@@ -23,6 +25,7 @@ from registry.errors import (
     NoProtectionError,
     NotFoundError,
     SchemaViolationError,
+    SignatureError,
     StoreError,
     UnsafeFormatError,
     UnsupportedSchemaVersionError,
@@ -31,7 +34,13 @@ from registry.settings import Settings
 from registry.store import session
 from registry.workflows.audit import audit
 from registry.workflows.identify import identify
-from registry.workflows.receipts import load_statement, read_receipt, write_receipt
+from registry.workflows.receipts import (
+    LIMIT,
+    PAYLOAD_TYPE,
+    load_statement,
+    read_receipt,
+    write_receipt,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,12 +79,6 @@ def load_without_registry(world: Any) -> Any:
     return load_protected(world.tune, artifacts=[world.lock])
 
 
-def pae(payload: bytes) -> bytes:
-    """What a DSSE signature covers."""
-    kind = b"application/vnd.in-toto+json"
-    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-
-
 # What is written, and when
 
 
@@ -87,7 +90,7 @@ def test_a_load_without_a_registry_leaves_a_receipt(world, home, receipts):
     assert shown["receipt"] == str(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     receipt = read_receipt(path)
-    assert receipt.signatures == ()
+    assert receipt.signed_by == ()
     validate(receipt.statement, "load_receipt.v1", what="receipt")
     (subject,) = receipt.statement["subject"]
     assert f"blake3:{subject['digest']['blake3']}" == model.safelatch.checkpoint
@@ -293,14 +296,44 @@ def test_an_unsigned_receipt_is_no_evidence_for_an_audit(world, registry, home, 
 def test_a_receipt_can_be_signed_later_without_writing_a_byte_anew(world, receipts):
     path = Path(load_without_registry(world).safelatch.receipt)
     before = read_receipt(path)
+    assert before.signed_by == ()
     assert canonical_json(before.statement) == before.payload
-    envelope = json.loads(path.read_bytes())
-    signature = {"keyid": "a key", "sig": base64.b64encode(b"x" * 64).decode()}
-    path.write_text(json.dumps({**envelope, "signatures": [signature]}, indent=2))
+    key = PrivateKey.generate()
+    given = {"payload_type": PAYLOAD_TYPE, "what": "receipt", "limit": LIMIT, "hint": "none"}
+    path.write_bytes(key.sign(read_envelope(path.read_bytes(), **given)).to_bytes())
     after = read_receipt(path)
-    assert after.signatures == (signature,)
-    assert pae(after.payload) == pae(before.payload)
-    assert pae(after.payload).startswith(b"DSSEv1 28 application/vnd.in-toto+json ")
+    assert after.signed_by == (key.key_id,)
+    assert after.payload == before.payload
+
+
+def test_a_receipt_is_signed_by_the_key_of_the_environment(world, receipts, tmp_path, monkeypatch):
+    key = PrivateKey.generate()
+    (tmp_path / "host.key").write_bytes(key.to_pem("words"))
+    monkeypatch.setenv("SAFELATCH_RECEIPT_KEY", str(tmp_path / "host.key"))
+    monkeypatch.setenv("SAFELATCH_KEY_PASSPHRASE", "words")
+    receipt = read_receipt(Path(load_without_registry(world).safelatch.receipt))
+    assert receipt.signed_by == (key.key_id,)
+
+
+def test_a_receipt_that_should_be_signed_and_cannot_be_is_not_left_unsigned(
+    world, receipts, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SAFELATCH_RECEIPT_KEY", str(tmp_path / "gone.key"))
+    with pytest.warns(UserWarning, match="no receipt could be written, expected a key at"):
+        model = load_without_registry(world)
+    assert model.safelatch.verified
+    assert model.safelatch.receipt is None
+    assert list(receipts.glob("*")) == []
+
+
+def test_a_signature_of_other_bytes_is_refused(statement, tmp_path):
+    path = write_receipt(tmp_path, statement)
+    other = PrivateKey.generate().sign(Envelope(b"{}", PAYLOAD_TYPE)).signatures
+    given = {"payload_type": PAYLOAD_TYPE, "what": "receipt", "limit": LIMIT, "hint": "none"}
+    whole = read_envelope(path.read_bytes(), **given)
+    path.write_bytes(replace(whole, signatures=other).to_bytes())
+    with pytest.raises(SignatureError, match="expected a signature of these bytes by ed25519:"):
+        read_receipt(path)
 
 
 # Reading: refused unless it is exactly what it says

@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.hub_server import Fault, Hub, client_at, serving
+from support.hub import Fault, Hub, client_at, serving
 from support.tiny_models import (
     fine_tune,
     llama_config,
@@ -234,8 +234,8 @@ def test_weights_of_which_the_hub_states_no_sha256_are_not_identical(
     empty_registry: Any, hub: Hub, base: Path
 ) -> None:
     commit = hub.add(REPO, base)
-    files = hub.commits[REPO][commit]
-    siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
+    files = hub.repos[REPO].commits[commit].files
+    siblings = [{"rfilename": name, "size": len(blob.data)} for name, blob in files.items()]
     body = json.dumps({"id": REPO, "sha": commit, "siblings": siblings}).encode()
     hub.faults.append(Fault("/api/models", body=body))
     found = from_metadata(empty_registry, REPO)

@@ -47,13 +47,15 @@ def upgrade() -> None:
         sa.Column("base", DIGEST, nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("digest", DIGEST, nullable=False),
-        sa.Column("key_id", KEY_ID, nullable=False),
+        sa.Column("key_ids", sa.Text(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.Column("seen_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("name", "base", name=op.f("pk_line_heads")),
         is_digest("line_heads", "base"),
         is_digest("line_heads", "digest"),
-        is_key("line_heads"),
+        sa.CheckConstraint(
+            "substr(key_ids, 1, 10) = '[\"ed25519:'", name=op.f("ck_line_heads_key_ids_keys")
+        ),
         sa.CheckConstraint("sequence > 0", name=op.f("ck_line_heads_sequence_positive")),
     )
     with op.batch_alter_table("artifacts") as table:

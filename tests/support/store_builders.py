@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from registry.checkpoint.record import Entry
 from registry.checkpoint.sketch import extent
 from registry.digest import Digest, digest_bytes
 from registry.store.values import SignedLine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 GEOMETRY = Geometry(
     family="llama", layers=2, heads=4, kv_heads=2, head_dim=16, hidden_size=64
@@ -106,7 +109,12 @@ def key_of(tag: str) -> str:
 
 
 def make_line(
-    name: str = "lock", sequence: int = 1, *, base: str = "base", key: str = "key", tag: str = ""
+    name: str = "lock",
+    sequence: int = 1,
+    *,
+    base: str = "base",
+    keys: Sequence[str] = ("key",),
+    tag: str = "",
 ) -> SignedLine:
     """Return a line as the store takes it; ``tag`` makes another document of the same sequence."""
     document = f"line {name} {base} {sequence}{tag}".encode()
@@ -115,9 +123,9 @@ def make_line(
         base=digest_of(base),
         sequence=sequence,
         digest=digest_bytes(document),
-        key_id=key_of(key),
+        key_ids=tuple(map(key_of, keys)),
         document=document,
-        envelope=b"signed by " + key.encode() + b": " + document,
+        envelope=f"signed by {', '.join(keys)}: ".encode() + document,
     )
 
 

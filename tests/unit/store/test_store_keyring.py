@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,7 @@ def test_a_trusted_key_comes_back_with_its_facts(registry: Registry) -> None:
     made = registry.trust_key(
         ONE, label="acme\x00", namespaces=["b/*", "a/x", "b/*"], not_before=NOON, not_after=NOON + DAY
     )  # fmt: skip
-    assert registry.keys() == [made]
+    assert registry.trusted_keys() == [made]
     assert (made.key_id, made.label, made.namespaces) == (ONE, "acme\\x00", ("a/x", "b/*"))
     assert (made.not_before, made.not_after) == (NOON, NOON + DAY)
     assert (made.revoked_at, made.revoked_reason) == (None, None)
@@ -52,7 +53,7 @@ def test_other_facts_replace_those_before(registry: Registry, other: dict[str, A
     }  # fmt: skip
     first = registry.trust_key(ONE, **facts)
     second = registry.trust_key(ONE, **facts | other)
-    assert registry.keys() == [second] != [first]
+    assert registry.trusted_keys() == [second] != [first]
     assert [event.action for event in registry.events()] == ["key.trust", "key.trust"]
 
 
@@ -61,7 +62,7 @@ def test_keys_are_listed_in_the_order_in_which_they_were_trusted(registry: Regis
     for tag in tags[:3]:
         registry.trust_key(key_of(tag), namespaces=["*"])
     registry.revoke_key(key_of("b"), "never trusted")
-    found = registry.keys()
+    found = registry.trusted_keys()
     assert [key.key_id for key in found] == [key_of(tag) for tag in tags]
 
 
@@ -69,7 +70,7 @@ def test_keys_are_listed_in_the_order_in_which_they_were_trusted(registry: Regis
 def test_what_is_no_key_is_not_trusted(registry: Registry, text: str) -> None:
     with pytest.raises(UsageError, match="expected a key as ed25519"):
         registry.trust_key(text, namespaces=["*"])
-    assert registry.keys() == []
+    assert registry.trusted_keys() == []
 
 
 @pytest.mark.parametrize("pattern", ["acme*", "*/x", "", "a/b/*", "../*"])
@@ -78,14 +79,14 @@ def test_a_namespace_that_could_mean_more_than_it_says_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match="expected a namespace"):
         registry.trust_key(ONE, namespaces=["acme/*", pattern])
-    assert registry.keys() == []
+    assert registry.trusted_keys() == []
 
 
 def test_a_validity_that_ends_before_it_begins_is_refused(registry: Registry) -> None:
     for end in (NOON, NOON - DAY):
         with pytest.raises(UsageError, match="expected an end of validity after"):
             registry.trust_key(ONE, namespaces=["*"], not_before=NOON, not_after=end)
-    assert registry.keys() == []
+    assert registry.trusted_keys() == []
 
 
 def test_a_revoked_key_is_never_trusted_again(registry: Registry) -> None:
@@ -100,7 +101,7 @@ def test_a_revoked_key_is_never_trusted_again(registry: Registry) -> None:
         f"{ONE}: expected it to stay revoked (lost), got a request to trust it.\n"
         "Make a new key and trust that one: safelatch key generate --out NAME"
     )
-    assert registry.keys() == [revoked]
+    assert registry.trusted_keys() == [revoked]
 
 
 def test_revoking_again_keeps_the_first_reason(registry: Registry) -> None:
@@ -134,16 +135,16 @@ def test_a_key_is_not_revoked_without_a_reason(registry: Registry) -> None:
     for reason in ("", " \n"):
         with pytest.raises(UsageError, match="expected a reason"):
             registry.revoke_key(ONE, reason)
-    assert registry.keys() == []
+    assert registry.trusted_keys() == []
 
 
 def test_revoking_a_key_forgets_the_heads_it_vouched_for_and_names_them(
     registry: Registry,
 ) -> None:
     publish(registry, "lock", "1.0.0")
-    stolen = make_line(sequence=2**53 - 1, key="one")  # after which no true document could follow
+    stolen = make_line(sequence=2**53 - 1, keys=["one"])  # no true document could follow it
     registry.remember_line(stolen, follows=None)
-    registry.remember_line(make_line("mask", 4, key="two"), follows=None)
+    registry.remember_line(make_line("mask", 4, keys=["two"]), follows=None)
     registry.revoke_key(ONE, "stolen")
     assert [head.name for head in registry.line_heads()] == ["mask"]
     event = registry.events()[-1]
@@ -155,9 +156,25 @@ def test_revoking_a_key_forgets_the_heads_it_vouched_for_and_names_them(
                 "digest": stolen.digest,
             }
         ],
+        "kept": [],
     }  # fmt: skip
-    assert registry.remember_line(make_line(sequence=3, key="two"), follows=None)
+    assert registry.remember_line(make_line(sequence=3, keys=["two"]), follows=None)
     assert [line.sequence for line in registry.lines()] == [3]
+
+
+def test_a_head_that_another_key_vouches_for_outlives_the_revocation_of_one(
+    registry: Registry,
+) -> None:
+    line = make_line(sequence=9, keys=["one", "two"])
+    registry.remember_line(line, follows=None)
+    (head,) = registry.line_heads()
+    named = {"name": "lock", "base": line.base, "sequence": 9, "digest": line.digest}
+    registry.revoke_key(ONE, "retired")
+    assert registry.line_heads() == [replace(head, key_ids=(TWO,))]
+    assert registry.events()[-1].detail == {"reason": "retired", "forgotten": [], "kept": [named]}
+    registry.revoke_key(TWO, "stolen")
+    assert registry.line_heads() == []
+    assert registry.events()[-1].detail == {"reason": "stolen", "forgotten": [named], "kept": []}
 
 
 @pytest.mark.parametrize(
@@ -179,7 +196,8 @@ def test_the_database_refuses_a_key_that_cannot_be(
 
 
 @pytest.mark.parametrize(
-    "change", [{"sequence": 0}, {"base": "x"}, {"digest": "x"}, {"key_id": "x"}]
+    "change",
+    [{"sequence": 0}, {"base": "x"}, {"digest": "x"}, {"key_ids": "[]"}, {"key_ids": ONE}],
 )
 def test_the_database_refuses_a_head_that_cannot_be(
     registry: Registry, change: dict[str, Any]
@@ -187,7 +205,7 @@ def test_the_database_refuses_a_head_that_cannot_be(
     line = make_line()
     row = {
         "name": "lock", "base": line.base, "sequence": 1, "digest": line.digest,
-        "key_id": line.key_id, "document": b"", "seen_at": NOON, **change,
+        "key_ids": f'["{ONE}"]', "document": b"", "seen_at": NOON, **change,
     }  # fmt: skip
     with (
         pytest.raises(StoreError, match="ck_line_heads_"),

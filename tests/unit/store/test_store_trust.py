@@ -53,13 +53,14 @@ def test_the_first_document_of_a_line_is_remembered(registry: Registry) -> None:
     assert registry.remember_line(line, follows=None)
     head = registry.line_head("lock", BASE)
     assert head is not None
-    assert (head.sequence, head.digest, head.key_id) == (3, line.digest, line.key_id)
+    assert (head.sequence, head.digest, head.key_ids) == (3, line.digest, (key_of("key"),))
     assert (head.document, head.seen_at.utcoffset()) == (line.document, dt.timedelta(0))
     assert registry.line_heads() == [head]
     event = registry.events()[-1]
     assert (event.action, event.subject) == ("line.accept", "lock")
     assert event.detail == {
-        "name": "lock", "base": BASE, "sequence": 3, "digest": line.digest, "key_id": line.key_id,
+        "name": "lock", "base": BASE, "sequence": 3, "digest": line.digest,
+        "key_ids": [key_of("key")],
     }  # fmt: skip
 
 
@@ -70,6 +71,36 @@ def test_the_same_document_again_is_no_change_and_no_event(registry: Registry) -
     assert not registry.remember_line(line, follows=None)
     assert not registry.remember_line(line, follows=digest_of("whatever"))
     assert state_of(registry) == before
+
+
+def test_the_same_document_with_another_key_is_vouched_for_by_both(registry: Registry) -> None:
+    one, two = make_line(keys=("one",)), make_line(keys=("two", "two"))
+    registry.remember_line(one, follows=None)
+    (before,) = registry.line_heads()
+    assert not registry.remember_line(two, follows=digest_of("whatever"))
+    both = tuple(sorted([key_of("one"), key_of("two")]))
+    assert registry.line_heads() == [replace(before, key_ids=both)]
+    event = registry.events()[-1]
+    assert (event.action, event.detail["key_ids"]) == ("line.accept", list(both))
+    known = state_of(registry)
+    for line in (one, two, make_line(keys=("two", "one"))):
+        assert not registry.remember_line(line, follows=None)
+    assert state_of(registry) == known
+
+
+def test_what_follows_is_vouched_for_by_its_own_keys_alone(registry: Registry) -> None:
+    first = make_line(keys=("one", "two"))
+    registry.remember_line(first, follows=None)
+    registry.remember_line(make_line(sequence=2, keys=("one",)), follows=first.digest)
+    (head,) = registry.line_heads()
+    assert (head.sequence, head.key_ids) == (2, (key_of("one"),))
+
+
+def test_another_key_of_a_line_in_force_leaves_its_envelope(registry: Registry) -> None:
+    publish_signed(registry)
+    assert not registry.remember_line(make_line(keys=("other",)), follows=None)
+    assert len(registry.line_heads()[0].key_ids) == 2
+    assert registry.line_bytes("lock") == make_line().envelope
 
 
 def test_a_head_moves_to_what_follows_it(registry: Registry) -> None:
@@ -142,7 +173,9 @@ def test_a_known_line_is_remembered_where_nothing_can_be_written(
     line = make_line()
     registry.remember_line(line, follows=None)
     monkeypatch.setattr(session, "is_read_only", lambda _: True)
-    assert not registry.remember_line(line, follows=None)
+    for known in (line, make_line(keys=("key", "other"))):
+        assert not registry.remember_line(known, follows=None)
+    assert registry.line_heads()[0].key_ids == line.key_ids
     with pytest.raises(StoreError, match="it is read-only"):
         registry.remember_line(make_line(sequence=2), follows=line.digest)
 
@@ -157,7 +190,7 @@ def publish_signed(registry: Registry, version: str = "1.0.0", sequence: int = 1
     head = registry.line_head("lock", BASE)
     published, is_new = registry.add_version(
         manifest, files, base_name="base", signature=f"signature of {version}".encode(),
-        key_id=line.key_id, line=line, follows=None if head is None else head.digest,
+        key_id=line.key_ids[0], line=line, follows=None if head is None else head.digest,
     )  # fmt: skip
     assert is_new
     return published
@@ -189,7 +222,7 @@ def test_an_unsigned_version_has_neither(registry: Registry) -> None:
 def _publish_second(registry: Registry, line: SignedLine, follows: str | None) -> None:
     manifest, files = make_bundle("lock", "2.0.0", tensors=b"two")
     registry.add_version(
-        manifest, files, base_name="base", signature=b"second", key_id=line.key_id,
+        manifest, files, base_name="base", signature=b"second", key_id=line.key_ids[0],
         line=line, follows=follows,
     )  # fmt: skip
 
@@ -258,13 +291,13 @@ def test_a_signature_without_its_key_is_a_mistake(registry: Registry) -> None:
 def test_a_published_version_is_signed_later(registry: Registry) -> None:
     version = publish(registry, "lock", "1.0.0")
     line = make_line()
-    signed = registry.sign_version(version, b"signature", line.key_id, line)
-    assert signed == replace(version, key_id=line.key_id)
+    signed = registry.sign_version(version, b"signature", line.key_ids[0], line)
+    assert signed == replace(version, key_id=line.key_ids[0])
     assert registry.signature_bytes(version) == b"signature"
     assert registry.line_bytes("lock") == line.envelope
     assert [event.action for event in registry.events()][-2:] == ["version.sign", "line.accept"]
     before = state_of(registry)
-    assert registry.sign_version(version, b"signature", line.key_id, line) == signed
+    assert registry.sign_version(version, b"signature", line.key_ids[0], line) == signed
     assert state_of(registry) == before
     other = registry.sign_version(version, b"by another key", key_of("other"))
     assert other.key_id == key_of("other")
@@ -276,9 +309,9 @@ def test_publishing_again_with_a_signature_signs_what_is_there(registry: Registr
     manifest, files = make_bundle("lock", "1.0.0")
     line = make_line()
     signed, is_new = registry.add_version(
-        manifest, files, base_name="base", signature=b"s", key_id=line.key_id, line=line
+        manifest, files, base_name="base", signature=b"s", key_id=line.key_ids[0], line=line
     )
-    assert (signed, is_new) == (replace(version, key_id=line.key_id), False)
+    assert (signed, is_new) == (replace(version, key_id=line.key_ids[0]), False)
     assert events_of(registry, "version.publish", "version.sign") == [
         "version.publish", "version.sign",
     ]  # fmt: skip

@@ -48,7 +48,7 @@ FROZEN = {
     "0001": "blake3:f4d3e34349bd68094e140f1684e3b43d0d3fc313221bafbd2d71ae2928f371c4",
     "0002": "blake3:c277bc117bc662b7d528e1ba2b340751d503d0deb3d0adf25aff41de2f25d233",
     "0003": "blake3:d8731df5df0a4fd597a0b524d1719d57939e933ef429dc45409473d575bdf219",
-    "0004": "blake3:cb0cc65f3500087f40d4fd7b1c0a7e23371be256ef5c06290754ae67bdad559a",
+    "0004": "blake3:f20add85a0bbabd059d1f2bbbf57ccb8903549852c0166a70dbfa100ee7e8730",
 }
 EXCHANGED = (
     "SELECT sequence, at, 'nobody', action, subject, detail, previous_digest, digest "
@@ -78,8 +78,9 @@ def populate(registry: Registry) -> None:
     )  # fmt: skip
     registry.revoke_key(key_of("thief"), "stolen ☃")
     line = make_line()
-    registry.sign_version(third, b"signature of third", line.key_id, line)
-    registry.remember_line(make_line("elsewhere", 7, base="unknown"), follows=None)
+    registry.sign_version(third, b"signature of third", line.key_ids[0], line)
+    elsewhere = make_line("elsewhere", 7, base="unknown", keys=("key", "other"))
+    registry.remember_line(elsewhere, follows=None)
     for tag, base, relation, level, distance in (
         ("tune", one, "derived", 3, 1.25e-3),
         ("stranger", None, "unrelated", 2, 1.4),
@@ -229,16 +230,17 @@ def test_keys_and_lines_of_a_frozen_database_are_still_there(settings: Settings)
     migrate.upgrade(engine)
     engine.dispose()
     with Registry.open(settings=settings) as registry:
-        trusted, blocked = registry.keys()
+        trusted, blocked = registry.trusted_keys()
         assert trusted.key_id == key_of("key")
         assert (trusted.label, trusted.namespaces) == ("publisher's 'key'", ("base", "org/*"))
         assert (trusted.not_before, trusted.revoked_at) == (NOON, None)
         assert (blocked.key_id, blocked.trusted_at) == (key_of("thief"), None)
         assert blocked.revoked_reason == "stolen ☃"
-        heads = [(head.name, head.sequence, head.document) for head in registry.line_heads()]
+        heads = [(h.name, h.sequence, h.document, h.key_ids) for h in registry.line_heads()]
+        both = tuple(sorted([key_of("key"), key_of("other")]))
         assert heads == [
-            ("elsewhere", 7, b"line elsewhere unknown 7"),
-            ("lock", 1, b"line lock base 1"),
+            ("elsewhere", 7, b"line elsewhere unknown 7", both),
+            ("lock", 1, b"line lock base 1", (key_of("key"),)),
         ]
         assert {line.name: line.sequence for line in registry.lines()} == {"lock": 1, "mask": 0}
         signed = [version.version for version in registry.versions("lock") if version.key_id]

@@ -135,13 +135,22 @@ def test_nobody_is_asked_where_nobody_is_trusted_and_nobody_signed(bundle, empty
 
 
 def test_an_unsigned_bundle_is_refused_where_keys_are_given_or_speak_for_its_base(
-    bundle, empty_registry
+    record, bundle, empty_registry
 ):
     refusal(UnsignedError, lambda: vouch(bundle, trust_of(ALICE.key_id, None), None),
             "lock@1.0.0: expected a signature by a trusted key, as keys are trusted for tiny-base or")  # fmt: skip
+    register(empty_registry, record, bundle, "tiny-base")
     empty_registry.trust_key(ALICE.key_id, namespaces=["acme/*"])
     assert vouch(bundle, of(empty_registry), empty_registry) is None
     empty_registry.trust_key(BOB.key_id, namespaces=["tiny-base"])
+    refusal(UnsignedError, lambda: vouch(bundle, of(empty_registry), empty_registry))
+
+
+def test_an_unsigned_bundle_of_a_base_that_nobody_measured_is_refused_where_any_key_is_trusted(
+    bundle, empty_registry
+):
+    """Its name is the word of whoever took the signature away."""
+    empty_registry.trust_key(ALICE.key_id, namespaces=["acme/*"])
     refusal(UnsignedError, lambda: vouch(bundle, of(empty_registry), empty_registry))
 
 

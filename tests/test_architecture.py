@@ -41,7 +41,7 @@ OWNERS = {
     "rich": ("registry/cli/",),
     "sqlalchemy": ("registry/store/",),
     "alembic": ("registry/store/",),
-    "huggingface_hub": ("registry/remote/hub.py",),
+    "huggingface_hub": ("registry/remote/",),
     "jsonschema": ("registry/artifact/schema.py",),
     "cryptography": ("registry/artifact/signing.py",),
     "blake3": ("registry/digest.py",),

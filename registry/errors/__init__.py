@@ -32,6 +32,8 @@ from registry.errors._place import (
     MissingDependencyError,
     NonFiniteResultError,
     RegistryMissingError,
+    RemoteError,
+    RemoteMovedError,
     StoreError,
     TargetModuleMissingError,
 )
@@ -95,6 +97,8 @@ __all__ = [
     "PolicyError",
     "ReferenceSyntaxError",
     "RegistryMissingError",
+    "RemoteError",
+    "RemoteMovedError",
     "RevokedError",
     "RollbackError",
     "SafelatchError",

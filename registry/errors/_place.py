@@ -65,7 +65,19 @@ class MissingDependencyError(HostError):
     code = "missing-dependency"
 
 
-class HubError(HostError):
+class RemoteError(HostError):
+    """A remote could not be reached, or did not give or take what was asked for."""
+
+    code = "remote"
+
+
+class RemoteMovedError(RemoteError):
+    """Somebody else changed the remote since it was looked at; nothing was changed."""
+
+    code = "remote-moved"
+
+
+class HubError(RemoteError):
     """The Hub could not be reached or did not give what was asked for."""
 
     code = "hub"

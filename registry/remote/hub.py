@@ -1,8 +1,8 @@
-"""The Hugging Face Hub, through its own client; the only module that imports it.
+"""Models on the Hugging Face Hub that are asked about without a download, through its own client.
 
 - A revision is resolved to a 40-hex commit once, and everything is fetched at that commit.
-- What is asked about without a download goes through the client's session, with its endpoint and
-  its token, and is written nowhere: the client's own reader of headers takes a whole file from a
+- What is asked goes through the client's session, with its endpoint and its token, and is written
+  nowhere: the client's own reader of headers takes a whole file from a
   server that does not know ranges, and its cache trusts what the server calls a file.
 - Nothing is read that was not bounded before: sizes come from the listing, a part of a file must
   be the part that was asked for.
@@ -12,21 +12,25 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import HubError, UnsafeFormatError
-from registry.foreign import refusing
+from registry.errors import UnsafeFormatError
+from registry.remote._hub_errors import asking, nonsense, other_commit
+from registry.remote._hub_session import bound, held_session
 from registry.tensorfile import HEADER_LIMIT, Header, header_length, parse_header
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
+    from contextlib import AbstractContextManager
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
+_LARGEST = 2**53
+_MOST_FILES = 100_000
+_LONGEST_LISTING = 64 << 20
+_PACKING = 64
 _MOST_HEADERS = 64 << 20
 """Most bytes of all headers of a repository: room for half a million tensors."""
 _THREADS = 8
@@ -61,26 +65,9 @@ class HubModel:
     files: dict[str, HubFile]
 
 
-def fetch_model(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
-    """Return the local folder of a Hub model's weights and texts, and its commit.
-
-    Only safetensors, JSON, templates and tokenizer files (``.txt``, ``.model``) are fetched:
-    nothing that could run code.
-
-    Raises:
-        HubError: the Hub does not have it, refuses, or cannot be reached.
-    """
-    from huggingface_hub import snapshot_download
-
-    with _asking(repo_id, revision):
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(_WANTED)))
-    if not _COMMIT.fullmatch(folder.name):
-        raise HubError(
-            f"expected a snapshot folder named by a 40-hex commit, got {folder}.",
-            hint=_local(repo_id),
-        )
-    _require_commit(revision, folder.name)
-    return folder, folder.name
+def is_commit(revision: str) -> bool:
+    """Return whether ``revision`` is a commit written out: 40 lower-case hex digits."""
+    return _COMMIT.fullmatch(revision) is not None
 
 
 def list_model(repo_id: str, revision: str | None = None) -> HubModel:
@@ -91,25 +78,33 @@ def list_model(repo_id: str, revision: str | None = None) -> HubModel:
     """
     from huggingface_hub import HfApi, constants
 
-    with _asking(repo_id, revision):
-        info = HfApi().model_info(
+    def look(answer: Any) -> None:
+        expected = f"a listing of at most {_LONGEST_LISTING:,} bytes"
+        refuse = partial(nonsense, repo_id, expected, "more")
+        bound(answer, _LONGEST_LISTING, refuse, packing=_PACKING)
+
+    with _asking(repo_id, revision), held_session(look) as headers:
+        info = HfApi(headers=headers).model_info(
             repo_id, revision=revision, files_metadata=True,
             timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
         )  # fmt: skip
         stated = [(item.rfilename, item.size, item.lfs) for item in info.siblings or ()]
         commit = info.sha
-    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
-        raise _nonsense(repo_id, "a 40-hex commit", commit)
+    if not isinstance(commit, str) or not is_commit(commit):
+        raise nonsense(repo_id, "a 40-hex commit", commit)
     _require_commit(revision, commit)
+    if len(stated) > _MOST_FILES:
+        raise nonsense(repo_id, f"at most {_MOST_FILES:,} files", f"{len(stated):,}")
     files: dict[str, HubFile] = {}
     for name, size, lfs in stated:
         sha256 = None if lfs is None else lfs.sha256
         if not isinstance(name, str) or name in files:
-            raise _nonsense(repo_id, "each file once", name)
-        if type(size) is not int or size < 0 or (lfs is not None and lfs.size != size):
-            raise _nonsense(repo_id, f"one size of {name[:120]}", size)
+            raise nonsense(repo_id, "each file once", name)
+        is_size = type(size) is int and 0 <= size <= _LARGEST
+        if not is_size or (lfs is not None and lfs.size != size):
+            raise nonsense(repo_id, f"one size of {name[:120]}", size)
         if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
-            raise _nonsense(repo_id, f"the SHA-256 of {name[:120]}", sha256)
+            raise nonsense(repo_id, f"the SHA-256 of {name[:120]}", sha256)
         files[name] = HubFile(size, sha256)
     return HubModel(repo_id, commit, files)
 
@@ -190,6 +185,10 @@ def _read(model: HubModel, name: str, start: int, stop: int) -> bytes:
         request = {"headers": {**build_hf_headers(), **asked}, "timeout": timeout}
         with get_session().stream("GET", url, **request) as response:
             hf_raise_for_status(response)
+            answers = [*response.history, response]
+            commits = {str(each.headers.get("X-Repo-Commit", model.commit)) for each in answers}
+            if others := commits - {model.commit}:
+                raise other_commit(model.commit, min(others))
             is_part = response.status_code == 206
             part = response.headers.get("Content-Range")
             first, wanted = (start, stop - start) if is_part else (0, stop)
@@ -198,69 +197,17 @@ def _read(model: HubModel, name: str, start: int, stop: int) -> bytes:
                 if len(data) > wanted:
                     break
     if is_part and part != f"bytes {start}-{stop - 1}/{size}":
-        raise _nonsense(model.repo_id, f"bytes {start}-{stop - 1}/{size} of {name[:120]}", part)
+        raise nonsense(model.repo_id, f"bytes {start}-{stop - 1}/{size} of {name[:120]}", part)
     if len(data) < wanted or (len(data) > wanted and (is_part or stop == size)):
         got = "more" if len(data) > wanted else f"{len(data):,}"
-        raise _nonsense(model.repo_id, f"{wanted:,} bytes of {name[:120]}", got)
+        raise nonsense(model.repo_id, f"{wanted:,} bytes of {name[:120]}", got)
     return bytes(data[start - first : stop - first])
 
 
-@contextmanager
-def _asking(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Turn whatever the client raises into one error that says what to do."""
-
-    def refuse(said: str, hint: str) -> HubError:
-        return HubError(
-            f"expected the model {repo_id} at {revision or 'its main revision'} on the Hub, got: "
-            f"{said.rstrip('.')}.",
-            hint=hint,
-        )
-
-    with refusing(lambda fact: refuse(fact, _out_of_reach(repo_id))):
-        try:
-            yield
-        except OSError as error:  # the client's own errors all derive from OSError
-            line = str(error).strip().partition("\n")[0].removeprefix("Got: ")
-            raise refuse(line[:300] or type(error).__name__, _way_out(error, repo_id)) from error
+def _asking(repo_id: str, revision: str | None) -> AbstractContextManager[None]:
+    return asking(f"the model {repo_id} at {revision or 'its main revision'}", repo_id)
 
 
 def _require_commit(revision: str | None, commit: str) -> None:
-    if revision is not None and _COMMIT.fullmatch(revision) and commit != revision:
-        raise HubError(
-            f"expected commit {revision}, the Hub answered with {commit}.",
-            hint="See what HF_ENDPOINT names: hf env",
-        )
-
-
-def _nonsense(repo_id: str, expected: str, got: Any) -> HubError:
-    return HubError(
-        f"{repo_id}: expected {expected} from the Hub, got {str(got)[:120]!r}.",
-        hint="See what HF_ENDPOINT names: hf env",
-    )
-
-
-def _way_out(error: OSError, repo_id: str) -> str:
-    """Return what to do about an error of the client."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if isinstance(error, GatedRepoError):
-        return f"Ask for access on the page of {repo_id}, then log in: hf auth login"
-    if isinstance(error, RepositoryNotFoundError):  # the Hub says so of private ones too
-        return "Check its name; if it is private, log in: hf auth login"
-    if isinstance(error, RevisionNotFoundError):
-        return "Name a branch, a tag or a commit that is there: --revision REVISION"
-    if getattr(getattr(error, "response", None), "status_code", None) in {401, 403}:
-        return "Log in as somebody who may read it: hf auth login"
-    return _out_of_reach(repo_id)
-
-
-def _out_of_reach(repo_id: str) -> str:
-    return f"Check the network. {_local(repo_id)}"
-
-
-def _local(repo_id: str) -> str:
-    return f"Where there is one: hf download {repo_id} --local-dir DIR, then name DIR."
+    if revision is not None and is_commit(revision) and commit != revision:
+        raise other_commit(revision, commit)

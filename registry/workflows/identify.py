@@ -19,7 +19,7 @@ from registry.digest import digest_bytes, digest_json
 from registry.errors import CompatibilityError, EvidenceError
 from registry.plainfile import expanded
 from registry.reference import is_repo_id
-from registry.remote.hub import fetch_model
+from registry.remote.hub_download import fetch_model
 from registry.wholefile import write_file
 
 if TYPE_CHECKING:

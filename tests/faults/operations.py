@@ -12,9 +12,10 @@ import os
 import shutil
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faults.effects import Effects, Fault
 from faults.small_disk import SmallDisk
@@ -25,16 +26,24 @@ from registry import load_protected, moment
 from registry.artifact.bundle import read_bundle
 from registry.checkpoint.reader import Checkpoint
 from registry.digest import digest_bytes
-from registry.errors import DatabaseOutdatedError, RegistryMissingError, SafelatchError
-from registry.reference import Reference
+from registry.errors import (
+    DatabaseOutdatedError,
+    RegistryMissingError,
+    RemoteError,
+    SafelatchError,
+)
+from registry.remote.directory import DirectoryRemote
 from registry.settings import Settings
 from registry.store import migrate, session
 from registry.store.blobs import BlobStore
 from registry.store.catalog import Registry
 from registry.workflows.bases import base_record
-from registry.workflows.find import stored_bundle
+from registry.workflows.find import bundle_of
 from registry.workflows.identify import identify
 from registry.workflows.receipts import read_receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class Operation:
         makes: Whether it makes a new folder, and is refused when that is there.
         adds: Whether doing it again adds records, as a second load does.
         runs_model: Whether a model computes in it, which takes its time.
+        is_long: Whether it has many steps, each of which takes its time.
     """
 
     arguments: tuple[str, ...]
@@ -56,6 +66,7 @@ class Operation:
     makes: bool = False
     adds: bool = False
     runs_model: bool = False
+    is_long: bool = False
 
 
 _BASE = ("base", "add", "../models/base", "--name", "tiny")
@@ -69,6 +80,21 @@ _MEASURE = ("--base", "../models/base", "--limit", "2", "--max-new-tokens", "3",
 def _publish(version: str, folder: str) -> tuple[str, ...]:
     return ("publish", folder, "--name", "line", "--version", version)
 
+
+def _push(version: str) -> tuple[str, ...]:
+    return (*_AT, "push", f"line@{version}", "./remote")
+
+
+_AT = ("--db", "publisher/registry.db")
+_KEY = ("--key", "signer.key")
+_PULL = ("pull", "./remote")
+_A_PUBLISHER = (
+    ("key", "generate", "--out", "signer"),
+    (*_AT, "init"),
+    (*_AT, "key", "trust", "signer.pub", "--for", "*"),
+    (*_AT, *_publish("1.0", "lock"), *_KEY),
+)
+_A_READER = (_INIT, ("key", "trust", "signer.pub", "--for", "*"))
 
 OPERATIONS = {
     "init": Operation(_INIT),
@@ -102,6 +128,29 @@ OPERATIONS = {
         adds=True,
         runs_model=True,
     ),
+    "push to a new directory": Operation(_push("1.0"), _A_PUBLISHER, is_long=True),
+    "push to a directory": Operation(
+        _push("2.0"),
+        (*_A_PUBLISHER, _push("1.0"), (*_AT, *_publish("2.0", "other"), *_KEY)),
+        is_long=True,
+    ),
+    "pull": Operation(_PULL, (*_A_PUBLISHER, _push("1.0"), *_A_READER), is_long=True),
+    "pull a newer line": Operation(
+        _PULL,
+        (
+            *_A_PUBLISHER,
+            _push("1.0"),
+            *_A_READER,
+            _PULL,
+            (*_AT, *_publish("2.0", "other"), *_KEY),
+            _push("2.0"),
+            (*_AT, "revoke", "line@1.0", "--reason", "weak", *_KEY),
+            _push("1.0"),
+        ),
+        is_long=True,
+    ),
+    "commit to a new directory": Operation(("commit", "1.0")),
+    "commit to a directory": Operation(("commit", "2.0"), (("commit", "1.0"),)),
 }
 
 TWINS = ("extract into an empty folder", "calibrate into a new folder")
@@ -207,6 +256,7 @@ def facts(world: Path, about: str) -> dict[str, Any]:
         "registry": _registry(makes_tables="upgrade" in arguments or "init" in arguments),
         "bundles": {str(folder): _bundle(folder) for folder in written if folder.exists()},
         "cached": {name: _identity(name) for name in ("base", "tuned") if _is_cached(name)},
+        "remote": _remote(),
         "receipts": len([read_receipt(path) for path in Path("receipts").glob("[!.]*")]),
     }
 
@@ -230,7 +280,9 @@ def _type(arguments: tuple[str, ...]) -> None:
 def _perform(arguments: tuple[str, ...]) -> tuple[int, str]:
     """Do what was typed; return its status and what was said on stderr."""
     if arguments[0] == "load":
-        return _load(arguments[1])
+        return _caught(lambda: load_protected(arguments[1]))
+    if arguments[0] == "commit":
+        return _caught(lambda: _commit(arguments[1]))
     if arguments[0] == "copy":
         shutil.copytree(f"../models/{arguments[1]}", arguments[2])
     elif arguments[0] == "an empty database":
@@ -253,10 +305,10 @@ def _downgrade() -> None:
     engine.dispose()
 
 
-def _load(model: str) -> tuple[int, str]:
-    """Call ``load_protected``; return what the command line would make of its error."""
+def _caught(call: Callable[[], object]) -> tuple[int, str]:
+    """Do ``call``; return what the command line would make of its error."""
     try:
-        load_protected(model)
+        call()
     except SafelatchError as error:
         return error.exit_code, f"error [{error.code}]: {error.message}\nhint: {error.hint}\n"
     except KeyboardInterrupt:
@@ -264,6 +316,33 @@ def _load(model: str) -> tuple[int, str]:
     except Exception as error:  # noqa: BLE001 -- as the command line does
         return 4, f"error [unexpected]: {error!r}\nhint: none\n"
     return 0, ""
+
+
+def _commit(version: str) -> None:
+    """Bring a version into the directory and tag it, as far as that is not done."""
+    remote, path = DirectoryRemote("remote"), f"versions/{version}/manifest.json"
+    there = remote.snapshot()
+    if there is None or path not in there.files:
+        files = {path: f"of {version}".encode() * 100, "line.json": version.encode()}
+        parent = None if there is None else there.commit
+        made = remote.commit(files, parent=parent, message=version)
+    else:
+        made = there.commit
+    remote.tag(version, made)
+
+
+def _remote() -> dict[str, Any]:
+    """Return the files of the directory, the newest ones and those of each tag, by their digest."""
+    remote = DirectoryRemote("remote")
+    newest = remote.snapshot()
+    found = {} if newest is None else {"newest": newest}
+    for name in ("1.0", "2.0"):
+        with suppress(RemoteError):  # there is no such tag
+            found[name] = remote.snapshot(name)
+    return {
+        name: {path: digest_bytes(remote.read(at, path, limit=1 << 20)) for path in at.files}
+        for name, at in found.items()
+    }
 
 
 def _bundle(folder: Path) -> Any:
@@ -306,7 +385,7 @@ def _registry(*, makes_tables: bool) -> Any:
                 for base in registry.bases()
             ],
             "versions": [
-                [v.label, v.state, stored_bundle(registry, Reference.parse(v.label))[1].digest]
+                [v.label, v.state, bundle_of(registry, v).manifest.digest]
                 for v in versions
             ],
             "events": [

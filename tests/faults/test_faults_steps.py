@@ -3,7 +3,8 @@
 What holds after that is said in ``trials``. The whole enumeration takes an hour: it is run with
 SAFELATCH_FAULTS=all. Otherwise an operation is killed at every step that finds another state on the
 disk (a kill between two steps that leave the disk as it is cannot be told from one before both); of
-the operations that run a model, and of all other faults, it is a sample, always the same.
+the operations that run a model or are long, and of all other faults, it is a sample, always the
+same.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def kills(operation, steps):
             found.append(Fault(number))
         if step["is_write"]:
             found.append(Fault(number, when="torn"))
-    return sampled(operation, found) if OPERATIONS[operation].runs_model else found
+    is_sample = OPERATIONS[operation].runs_model or OPERATIONS[operation].is_long
+    return sampled(operation, found) if is_sample else found
 
 
 def errors(operation, steps):

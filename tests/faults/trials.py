@@ -228,6 +228,7 @@ def _of_the_facts(calm: Undisturbed, found: Any) -> list[str]:
         known = [calm.before["bundles"].get(name), calm.after["bundles"].get(name)]
         if digest not in known:
             wrong.append(f"bundle {name}: expected one of {known}, got {digest}")
+    wrong += _of_the_remote(calm, found["remote"])
     cached = calm.before["cached"] | calm.after["cached"]
     wrong += [
         f"another identity of {name} out of the cache"
@@ -246,8 +247,24 @@ def _of_the_facts(calm: Undisturbed, found: Any) -> list[str]:
         wrong.append(f"rows without files: {now['blobs']}")
     if now["events"] != will["events"][: len(now["events"])]:
         wrong.append(f"events {now['events']}")
-    wrong += [f"lost {row}" for row in was["versions"] if row not in now["versions"]]
+    changed = [row for row in will["versions"] if row in now["versions"]]  # its state
+    kept = {row[0] for row in changed}
+    wrong += [
+        f"lost {row}" for row in was["versions"]
+        if row not in now["versions"] and row[0] not in kept
+    ]  # fmt: skip
     for what in ("versions", "bases"):
         known = was[what] + will[what]
         wrong += [f"unknown {row}" for row in now[what] if row not in known]
     return wrong
+
+
+def _of_the_remote(calm: Undisturbed, found: dict[str, Any]) -> list[str]:
+    """Return what is wrong in the directory: each revision is as before, or as it shall be."""
+    was, will = calm.before["remote"], calm.after["remote"]
+    wrong = [
+        f"directory at {name}: expected one of {[was.get(name), will.get(name)]}, got {files}"
+        for name, files in found.items()
+        if files not in (was.get(name), will.get(name))
+    ]
+    return wrong + [f"lost: the directory at {name}" for name in was.keys() - found.keys()]

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 import pytest
-from support.hub_server import Fault, Hub, client_at, serving
+from support.hub import Fault, Hub, client_at, serving
 from support.tiny_models import llama_config, save_sharded, write_checkpoint
 
 from registry.errors import HubError, UnsafeFormatError
 from registry.remote import hub as hub_module
-from registry.remote.hub import HubFile, fetch_model, list_model, read_file, read_headers
+from registry.remote import hub_download
+from registry.remote._hub_session import held_session
+from registry.remote.hub import HubFile, HubModel, list_model, read_file, read_headers
+from registry.remote.hub_download import fetch_model
 from registry.tensorfile import header_length, parse_header
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ def test_the_clients_own_got_is_not_said_twice(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_args: Any, **_given: Any) -> None:
         raise OSError("Got: ConnectError: no route\nAn error happened")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
     with pytest.raises(HubError, match=r"on the Hub, got: ConnectError: no route\.\n"):
         fetch_model("org/model")
 
@@ -48,6 +51,28 @@ def test_a_model_is_downloaded_at_its_commit(hub: Hub, folder: Path) -> None:
     local, got = fetch_model(REPO)
     assert got == commit
     assert (local / ONE).read_bytes() == (folder / ONE).read_bytes()
+
+
+def test_a_cache_that_cannot_be_written_to_is_said_so(
+    hub: Hub, folder: Path, tmp_path: Path
+) -> None:
+    hub.add(REPO, folder)
+    (tmp_path / "hub-cache").write_bytes(b"")
+    with pytest.raises(HubError, match=r"\[Errno \d+\] .*hub-cache") as caught:
+        fetch_model(REPO)
+    assert caught.value.hint == (
+        "See to this folder, or name another one for the Hub's cache: HF_HUB_CACHE=DIR"
+    )
+
+
+def test_what_the_client_asks_for_xet_is_no_listing(hub: Hub) -> None:
+    """Its files come another way; Python asks only for the address and the token of that."""
+    model = HubModel(REPO, "a" * 40, {})
+    hub.faults.append(Fault("xet-read-token", body=b'{"casUrl": "", "accessToken": ""}'))
+    path = f"/api/models/{REPO}/xet-read-token/{model.commit}"
+    with held_session(hub_download._Listed(model, {}).look) as headers:
+        answer = huggingface_hub.get_session().get(hub.url + path, headers=headers)
+    assert answer.json() == {"casUrl": "", "accessToken": ""}
 
 
 def test_a_listing_states_the_commit_and_every_file(hub: Hub, folder: Path) -> None:
@@ -118,12 +143,20 @@ def test_of_a_longer_text_the_beginning_is_asked_for(hub: Hub, folder: Path) -> 
 @pytest.mark.parametrize(
     ("fault", "says", "hint"),
     [
-        (Fault("/api/models", 404, "RepoNotFound"), "404 Client Error", "Check its name; if it is"),
-        (Fault("/api/models", 404, "RevisionNotFound"), "404 Client", "Name a branch, a tag or"),
+        (Fault("/api/models", 404, "RepoNotFound"), "404 Not Found", "Check its name; if it is"),
+        (Fault("/api/models", 404, "RevisionNotFound"), "404 Not Found", "Name a branch, a tag or"),
         (Fault("/api/models", 401), "401 Unauthorized", "Log in as somebody who may read it: hf"),
-        (Fault("/api/models", 401, "GatedRepo"), "401 Client", "Ask for access on the page of"),
+        (
+            Fault("/api/models", 401, "GatedRepo"),
+            "401 Unauthorized",
+            "Ask for access on the page of",
+        ),
         (Fault("/api/models", 503), "503 Service Unavailable", "Check the network. Where there"),
-        (Fault("/api/models", drop=5), "RemoteProtocolError: peer closed", "Check the network."),
+        (
+            Fault("/api/models", drop_at=-5),
+            "RemoteProtocolError: peer closed",
+            "Check the network.",
+        ),
         (Fault("/api/models", body=b"<html>"), "JSONDecodeError", "Check the network."),
         (Fault("/api/models", body=b"[1]"), "TypeError", "Check the network."),
     ],
@@ -206,8 +239,8 @@ def test_another_commit_than_the_one_asked_for_is_refused(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (Fault(ONE, drop=3), "RemoteProtocolError"),
-        (Fault(ONE, 404, "EntryNotFound"), "404 Client Error"),
+        (Fault(ONE, drop_at=-3), "RemoteProtocolError"),
+        (Fault(ONE, 404, "EntryNotFound"), "404 Not Found"),
         (Fault(ONE, 416), "416"),
         (Fault(ONE, headers={"Content-Range": "bytes 8-15/999"}), "expected bytes 0-7/"),
         (Fault(ONE, headers={"Content-Length": "4"}), "expected 8 bytes of model.safetensors"),

@@ -94,8 +94,8 @@ def unknown(texts: Iterator[str]) -> list[str]:
 
 
 def test_a_command_that_does_not_exist_is_found():
-    texts = ["safelatch pull X", "see `safelatch log nothing`", "safelatch --db PATH erase it"]
-    assert unknown(iter(texts)) == ["erase", "log nothing", "pull"]
+    texts = ["safelatch fetch X", "see `safelatch log nothing`", "safelatch --db PATH erase it"]
+    assert unknown(iter(texts)) == ["erase", "fetch", "log nothing"]
 
 
 def test_alternatives_are_several_commands():

@@ -16,7 +16,7 @@ from registry.errors import UsageError
 from registry.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from registry.artifact.policy import Exemption, Rule
 
@@ -52,10 +52,7 @@ def _of_rule(path: str, rule: Rule) -> Iterator[str]:
                 f"{requirement.min_version!r}"
             )
     for index, source in enumerate(rule.sources):
-        try:
-            Reference.parse(source)
-        except UsageError as error:
-            yield f"{path}.sources[{index}]: {error.message.removesuffix('.')}"
+        yield from _refusal(f"{path}.sources[{index}]", Reference.parse, source)
     low, high = rule.alpha_min, rule.alpha_max
     if low is not None and high is not None and low > high:
         yield f"{path}.alpha: expected min of at most max, got {number(low)} and {number(high)}"
@@ -77,8 +74,12 @@ def _of_exception(path: str, exemption: Exemption) -> Iterator[str]:
 
 
 def _pattern(path: str, text: str) -> Iterator[str]:
+    yield from _refusal(path, require_pattern, text)
+
+
+def _refusal(path: str, parse: Callable[[str], object], text: str) -> Iterator[str]:
     try:
-        require_pattern(text)
+        parse(text)
     except UsageError as error:
         yield f"{path}: {error.message.removesuffix('.')}"
 

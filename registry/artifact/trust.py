@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _HOW = (
     "Trust its publisher's key, once you know that it is theirs: safelatch key trust FILE "
-    "--for NAMESPACE"
+    "--for NAMESPACE; or for one call: load_protected(..., trust='FILE')"
 )
 
 

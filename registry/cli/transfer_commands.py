@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 @format_option()
 @pass_invocation
 def push(invocation: Invocation, ref: str, remote: str, *, private: bool, dry_run: bool) -> None:
-    """Put signed versions and their line into a remote; the same again is no news.
+    """Put signed versions and their line into a remote.
 
     REMOTE is hf://NS/REPO or a folder. NAME alone is every version that the remote does not have.
+    The same again is no news.
     """
     from registry.report.verdicts import line
     from registry.workflows.push import push_all
@@ -48,11 +49,27 @@ def push(invocation: Invocation, ref: str, remote: str, *, private: bool, dry_ru
             progress=one_stage(progress, "pushing versions"),
         )  # fmt: skip
     rows = [_row(each, dry_run=dry_run) for each in done]
+    if any(each.plan.lacks_images for each in done):
+        invocation.say(
+            "note: the card has no images: matplotlib is not installed. "
+            "With it: pip install 'safelatch[plot]'"
+        )
+    if missing := done[-1].plan.missing:
+        label = f"{done[-1].version.name}@{missing[-1]}"
+        invocation.say(
+            f"note: the line names {len(missing)} active version(s) that are not there: "
+            f"safelatch push {label} {place.url}"
+        )
     invocation.emit(
         text=lambda: "\n".join(
             line(row["result"], row["artifact"], place.url, row["commit"]) for row in rows
         ),
-        document={"remote": place.url, "dry_run": dry_run, "versions": rows},
+        document={
+            "remote": place.url,
+            "dry_run": dry_run,
+            "versions": rows,
+            "missing": list(done[-1].plan.missing),
+        },
     )
 
 
@@ -66,7 +83,7 @@ def push(invocation: Invocation, ref: str, remote: str, *, private: bool, dry_ru
 @format_option()
 @pass_invocation
 def pull(invocation: Invocation, remote: str) -> None:
-    """Get a version and its line from a remote; a key trusted here must vouch for them.
+    """Get a version and its line from a remote, signed by a trusted key.
 
     REMOTE is hf://NS/REPO[@REV][#NAME@V] or a folder[#NAME@V]; the newest active version where
     none is named.
@@ -94,12 +111,13 @@ def pull(invocation: Invocation, remote: str) -> None:
 
 def _row(done: Pushed, *, dry_run: bool) -> dict[str, Any]:
     files = done.plan.files
+    verb = "push" if done.plan.is_new and done.plan.has_version else "update"
     if not files:
         result = "already there"
     elif dry_run:
-        result = "would push"
+        result = f"would {verb}"
     else:
-        result = "pushed" if done.plan.is_new else "updated"
+        result = f"{verb.removesuffix('e')}ed"
     return {
         "artifact": done.version.label,
         "digest": done.version.digest,

@@ -197,6 +197,7 @@ class Registry(TrustRecords):
         line: SignedLine | None = None,
         follows: Digest | None = None,
         in_order: bool = True,
+        origin: Mapping[str, str] | None = None,
     ) -> tuple[Version, bool]:
         """Publish a version; return it and whether it is new here.
 
@@ -213,6 +214,7 @@ class Registry(TrustRecords):
             follows: Digest of the head that ``line`` was found to follow; ``None`` for a first one.
             in_order: Refuse a version older than the newest published one; not for one that a
                 line from elsewhere names.
+            origin: Where it came from, for its event.
 
         Raises:
             VersionConflictError: other content under this version, not newer than the newest
@@ -240,6 +242,7 @@ class Registry(TrustRecords):
             base_id = bases.row_id(connection, base)
             version = publish.add(connection, manifest, base_id, stored)
             detail = {"digest": version.digest, "kind": version.kind, "base": base.weights}
+            detail.update(origin or {})
             detail.update(self._keep_signature(connection, version, signing))
             events.log(connection, "version.publish", version.label, detail)
             self._accept(connection, line, follows)

@@ -33,6 +33,7 @@ def choose(
     place: str,
     model: Identified,
     artifacts: Sequence[str | os.PathLike[str] | Reference] | None,
+    *,
     policy: Policy | None = None,
     approve: Callable[[Bundle], object] | None = None,
 ) -> tuple[list[Bundle], str | None]:
@@ -68,10 +69,10 @@ def choose(
     if not bundles:
         refused = discover(opened, base, policy)
         bundles = bundles_for_base(opened, base.weights)
-        also = f" What was found elsewhere was refused:{listed(refused)}" if refused else ""
+        also = f", and none was accepted from elsewhere:{listed(refused)}" if refused else "."
     if not bundles:
         raise NoProtectionError(
-            f"expected an active artifact for the base {base.name}, the registry has none.{also}",
+            f"expected an active artifact for the base {base.name}, the registry has none{also}",
             hint=_of_another_base(opened, model)
             or f"Make and publish one: safelatch extract safety-lock {base.name} "
             "--out DIR, then safelatch publish DIR --name NAME --version VERSION",

@@ -91,7 +91,7 @@ def load_protected(
         identified = identify(model, settings=Settings.load(), revision=revision)
         try:
             bundles, base_name = choose(
-                opened, place, identified, artifacts, rule.file,
+                opened, place, identified, artifacts, policy=rule.file,
                 approve=lambda head: _vouched(opened, head, trusted),
             )  # fmt: skip
             vouched = [_vouched(opened, bundle, trusted) for bundle in bundles]

@@ -119,14 +119,15 @@ def policy_of(argument: str | os.PathLike[str]) -> LoadPolicy:
     """Return what ``policy=`` asks for.
 
     Args:
-        argument: ``enforce``, ``warn``, or the path of a policy file; with the first two the file
-            that ``SAFELATCH_POLICY`` names holds too.
+        argument: ``enforce``, ``warn``, or the path of a policy file. The one that
+            ``SAFELATCH_POLICY`` names holds for every load, and no other beside it.
 
     Raises:
-        UsageError: it is none of these, or ``warn`` against a file that enforces.
+        UsageError: it is none of these, ``warn`` against a file that enforces, or another file than
+            the one that holds.
         NotFoundError, EvidenceError: the file is not there, or is no policy.
     """
-    modes = get_args(Mode)
+    modes, named = get_args(Mode), policy_file()
     if argument not in modes:
         if isinstance(argument, str) and not argument.endswith(".json"):
             raise UsageError(
@@ -134,8 +135,13 @@ def policy_of(argument: str | os.PathLike[str]) -> LoadPolicy:
                 hint="Leave it out to enforce.",
             )
         file = read_policy(Path(argument).expanduser())
+        if named is not None and read_policy(named).digest != file.digest:
+            raise UsageError(
+                f"expected the policy that SAFELATCH_POLICY names, {named}, got another one, "
+                f"{argument}.",
+                hint="Leave policy out of the load, or have the policy's owner change that file.",
+            )
         return LoadPolicy(file.mode, file)
-    named = policy_file()
     if named is None:
         return LoadPolicy("warn" if argument == "warn" else "enforce")
     file = read_policy(named)

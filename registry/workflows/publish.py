@@ -19,6 +19,7 @@ from registry.workflows.sign import NOBODY, SignedVersion, Signer, sign_version
 from registry.workflows.trust import trust_of, vouch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from registry.artifact.bundle import Bundle
@@ -81,10 +82,17 @@ def publish(
     return Published(stored if brought is None else _in_state(registry, stored, brought), is_new)
 
 
-def receive(registry: Registry, bundle: Bundle) -> Published:
+def receive(
+    registry: Registry, bundle: Bundle, *, origin: Mapping[str, str] | None = None
+) -> Published:
     """Put a bundle that somebody else published and signed into the registry, with its line.
 
     Its line says which versions there are: an older one may come after a newer one.
+
+    Args:
+        registry: Where to.
+        bundle: Checked.
+        origin: Where it came from, for the event log.
 
     Raises:
         EvidenceError: it is not what it says, or nobody who is trusted here vouches for it (see
@@ -101,8 +109,9 @@ def receive(registry: Registry, bundle: Bundle) -> Published:
         )
     base = _add_base(registry, bundle, record)
     stored, is_new = registry.add_version(
-        bundle.manifest, bundle.files, base_name=base.name, in_order=False, **brought.members()
-    )
+        bundle.manifest, bundle.files, base_name=base.name, in_order=False, origin=origin,
+        **brought.members(),
+    )  # fmt: skip
     return Published(_in_state(registry, stored, brought), is_new)
 
 

@@ -145,10 +145,13 @@ def vouch(
     names, time = names_of(bundle, registry), now or moment.now()
     manifest = bundle.manifest
     if bundle.signature is None and bundle.line is None:
-        if trust.requires_signature(names, is_measured=_known_base(bundle, registry) is not None):
+        is_measured = _known_base(bundle, registry) is not None
+        if trust.requires_signature(names, is_measured=is_measured):
+            why = f"as keys are trusted for {' or '.join(names)}"
+            if not trust.is_given and not any(key.speaks_for(names) for key in trust.keys):
+                why = f"as keys are trusted here and the base {names[0]} was never added"
             raise UnsignedError(
-                f"{manifest.label}: expected a signature by a trusted key, as keys are trusted for "
-                f"{' or '.join(names)}, got none.",
+                f"{manifest.label}: expected a signature by a trusted key, {why}, got none.",
                 hint="Sign it: safelatch sign NAME --key FILE; or get the signed bundle from its "
                 "publisher.",
             )

@@ -120,6 +120,20 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
         3: ("lock", "--out", "NEW", *TWO_REVISIONS),
         4: ("lock", "--out", "NEW", *NO_REGISTRY),
     },
+    "push": {
+        0: ("lock@1.0", "REMOTE", *SIGNED),
+        1: ("lock@9.9", "NEW", *SIGNED),
+        2: ("lock", "NEW"),
+        3: ("lock", "NEW", *TWO_REVISIONS),
+        4: ("lock", f"hf://{NOT_ON_THE_HUB}", *SIGNED),
+    },
+    "pull": {
+        0: ("REMOTE", *SIGNED),
+        1: ("NEW", *SIGNED),
+        2: ("lock", *SIGNED),
+        3: ("REMOTE",),
+        4: (f"hf://{NOT_ON_THE_HUB}",),
+    },
     "yank": {
         0: ("lock@1.0", "--key", "KEY", *SIGNED),
         1: ("lock@9.9", "--key", "KEY", *SIGNED),
@@ -185,6 +199,7 @@ def places(world: World, published: Path, imports: tuple[Path, Path]) -> dict[st
     for step in (
         ("key", "trust", folder / "publisher.pub", "--for", "*"),
         ("sign", "lock", "--key", folder / "publisher.key"),
+        ("push", "lock", folder / "remote"),
     ):
         assert safelatch("--db", signed, *step).status == 0
     assert load_protected(world.tuned).safelatch.verified
@@ -192,7 +207,7 @@ def places(world: World, published: Path, imports: tuple[Path, Path]) -> dict[st
         "BASE": world.base, "TUNED": world.tuned, "STRANGER": world.stranger, "LOCK": published,
         "PAIRS": world.pairs, "SAFELOCK": imports[0], "PICKLE": folder / "pickle.safelock",
         "AUDITOR": folder / "auditor.key", "KEY": folder / "publisher.key",
-        "PUB": folder / "publisher.pub", "SIGNED": signed,
+        "PUB": folder / "publisher.pub", "SIGNED": signed, "REMOTE": folder / "remote",
         "CHANGED": changed, "BROKEN": broken, "CARRIER": carrier, "HOME": home,
         "TWO_REVISIONS": folder / "two-revisions.db",
         "WITHOUT_A_TABLE": folder / "without-a-table.db",

@@ -82,6 +82,12 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("lock", "--key", "KEY", "--line-lifetime", "90d", "--db", "SIGNED"),
     ),
     "save": (("lock", "--out", "NEW"), ("lock", "--out", "NEW", "--db", "SIGNED")),
+    "push": (
+        ("lock", "NEW", "--db", "SIGNED"),
+        ("lock@1.0", "NEW", "--dry-run", "--db", "SIGNED"),
+        ("lock", "REMOTE", "--db", "SIGNED"),
+    ),
+    "pull": (("REMOTE", "--db", "SIGNED"), ("REMOTE", "--db", "READER")),
     "yank": (
         ("lock@1.0", "--reason", "too weak", "--key", "KEY", "--db", "SIGNED"),
         ("lock@1.0", "--undo", "--key", "KEY", "--db", "SIGNED"),
@@ -154,11 +160,15 @@ def signed(published: Path) -> Path:
     folder = published.with_name("signed")
     shutil.copytree(published.with_name("home"), folder)
     key, db = folder / "publisher.key", ("--db", folder / "registry.db")
+    reader = ("--db", folder / "reader.db")
     for step in (
         ("key", "generate", "--out", key.with_suffix("")),
         (*db, "key", "trust", key.with_suffix(".pub"), "--for", "*"),
         (*db, "sign", "lock", "--key", key),
         (*db, "save", "lock", "--out", folder / "saved"),
+        (*db, "push", "lock", folder / "remote"),
+        (*reader, "init"),
+        (*reader, "key", "trust", key.with_suffix(".pub"), "--for", "*"),
         ("publish", published, "--name", "withdrawn", "--version", "1.0"),
     ):
         assert safelatch(*step).status == 0, step
@@ -186,6 +196,7 @@ def typed(
         "AUDITOR": auditor / "auditor.key", "AUDITORS": auditor / "auditor.pub",
         "HEAD": auditor / "head.json", "SIGNED": signed / "registry.db",
         "KEY": signed / "publisher.key", "SAVED": signed / "saved",
+        "REMOTE": signed / "remote", "READER": signed / "reader.db",
     }  # fmt: skip
     return lambda definition, words: [
         *definition.split("-"), *(places.get(str(word), word) for word in words)

@@ -31,7 +31,7 @@ def test_the_commands_of_the_table_work_in_the_order_they_stand_in(
         "KEY": tmp_path / "publisher.key",
         "PUB": tmp_path / "publisher.pub", "NAMESPACE": "base",
         "HEAD": tmp_path / "head.json", "REF": "base", "SHELL": "zsh", "TARGET...": world.tuned,
-        "FILE": imports[0],
+        "FILE": imports[0], "REMOTE": tmp_path / "remote",
     }  # fmt: skip
     ran = []
     for line in lines:

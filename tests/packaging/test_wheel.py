@@ -104,7 +104,9 @@ def test_the_wheel_carries_its_licence_its_types_and_its_command(wheel):
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert "registry/py.typed" in names
     (points,) = [name for name in names if name.endswith("entry_points.txt")]
-    assert "safelatch = registry.cli.main:main" in archive.read(points).decode()
+    listed = archive.read(points).decode().splitlines()
+    for name in ("safelatch", "hf-safelatch"):  # the second one as extensions of hf are called
+        assert f"{name} = registry.cli.main:main" in listed
 
 
 def test_the_installed_package_is_the_one_that_runs(elsewhere, installed):

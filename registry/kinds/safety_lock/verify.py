@@ -138,8 +138,8 @@ def measurable(body: LockBody, pairs: PromptSet[Pair]) -> tuple[Pair, ...]:
     """
     if body.holds is None:
         raise EvidenceError(
-            "expected what the directions measured in the base, this artifact was made before "
-            "that was written down.",
+            "expected what the directions measured in the base, this artifact does not say it: it "
+            "was imported, or made before that was written down.",
             hint=REMAKE,
         )
     return body.holds.rows_of(pairs)

@@ -67,7 +67,7 @@ TABLE: tuple[tuple[tuple[str, ...], int, str, str], ...] = (
     (("show", "lock@2.0"), 1, "expected a version of lock (1.0), got '2.0'.", "safelatch show lock"),
     (("show", "my lock"), 2, "got 'my lock'.", "safelatch list"),
     (("show", "https://host/lock"), 2, "got 'https://host/lock'.", "safelatch list"),
-    (("show", "hf://ns/lock"), 2, "does not fetch artifacts from the Hub", "hf download ns/lock"),
+    (("show", "hf://ns/lock"), 4, "on the Hub, got: offline mode.", "unset HF_HUB_OFFLINE"),
     (("show", "lock", "--field", "alpha"), 2, "got 'alpha'.",
      "Run: safelatch show lock --field contents.alpha"),
     (("show", "lock", "--field", "digset"), 2, "got 'digset'.",
@@ -85,7 +85,7 @@ TABLE: tuple[tuple[tuple[str, ...], int, str, str], ...] = (
     (("audit", "hf://org/model"), 2, "got a URL (hf://...).", "Name it by its Hub id: org/model"),
     (("lineage", "https://me:secret@host/model"), 2, "got a URL (https://...).",
      "Name it by a folder of this machine."),
-    (("fingerprint", "org/model"), 4, "expected the model org/model", "org/model"),
+    (("fingerprint", "org/model"), 4, "expected all of the model org/model", "org/model"),
     (("fingerprint", LONG), 3, "File name too long.", "folder that can be read"),
     ((*EXTRACT, "tyni", "--out", "{NEW}"), 1, "Did you mean tiny?", "safelatch base list"),
     # numbers

@@ -726,7 +726,7 @@ def a_lock_that_nobody_signed_where_a_key_is_trusted(place: Place) -> None:
         "lock@1 line.json: expected a signature by a trusted key, got:\n"
         "  {bob}: not trusted here\n"
         "Trust its publisher's key, once you know that it is theirs: safelatch key trust FILE "
-        "--for NAMESPACE"
+        "--for NAMESPACE; or for one call: load_protected(..., trust='FILE')"
     ),
 )
 def a_lock_signed_by_somebody_unknown(place: Place) -> None:

@@ -136,6 +136,19 @@ def test_an_enforcing_policy_is_not_talked_down_by_an_argument(
     assert caught.value.message == f"expected policy 'enforce', as {path} says, got 'warn'."
 
 
+def test_another_file_does_not_take_the_place_of_the_one_that_holds_for_every_load(
+    world: Any, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = policy(tmp_path, {"bases": ["*"], "min_evidence": 4})
+    monkeypatch.setenv("SAFELATCH_POLICY", str(strict))
+    (tmp_path / "own").mkdir()
+    lax = policy(tmp_path / "own", {"bases": ["*"], "min_evidence": 1}, mode="warn")
+    with pytest.raises(UsageError, match="expected the policy that SAFELATCH_POLICY names"):
+        load_protected(world.tune, registry=registry, policy=lax)
+    with pytest.raises(PolicyError):
+        load_protected(world.tune, registry=registry, policy=strict)
+
+
 def test_a_policy_that_warns_lets_pass_and_leaves_an_event(
     world: Any, registry: Registry, tmp_path: Path
 ) -> None:

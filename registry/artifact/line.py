@@ -208,9 +208,16 @@ class Line:
         changed = {**self.versions, version: replace(present, state=state, reason=reason)}
         return self._next(changed, created, expires)
 
-    def renewed(self, *, created: str, expires: str | None) -> Line:
-        """Return the next document with the same versions."""
-        return self._next(self.versions, created, expires)
+    def renewed(
+        self, *, created: str, expires: str | None, only: Mapping[str, Digest] | None = None
+    ) -> Line:
+        """Return the next document with the same versions, or only those of these digests."""
+        kept = {
+            version: entry
+            for version, entry in self.versions.items()
+            if only is None or only.get(version) == entry.digest
+        }
+        return self._next(kept, created, expires)
 
     def _next(self, versions: Mapping[str, LineEntry], created: str, expires: str | None) -> Line:
         if self.sequence >= MOST_DOCUMENTS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,8 +13,10 @@ from registry.cli.keys import PASSPHRASE, passphrase
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Sequence
 
     from registry.artifact.trust import TrustedKey
+    from registry.store.catalog import Registry
 
 _MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
 
@@ -82,6 +84,7 @@ def generate(invocation: Invocation, out: str, *, encrypt: bool) -> None:
 @click.option(
     "--not-after", type=_MOMENT, metavar="DATE", help="Counts until then, UTC. [default: for ever]"
 )
+@click.option("--replace", is_flag=True, help="Replace all that it is trusted for already.")
 @format_option()
 @pass_invocation
 def trust(  # noqa: PLR0917 -- click passes them by name
@@ -91,26 +94,59 @@ def trust(  # noqa: PLR0917 -- click passes them by name
     label: str | None,
     not_before: dt.datetime | None,
     not_after: dt.datetime | None,
+    *,
+    replace: bool,
 ) -> None:
     """Trust a public key for some bases.
 
     From then on, only what a trusted key signed is loaded for them. PUB is a file, or a key's id.
     """
+    from registry.cli import key_facts
+    from registry.moment import now
     from registry.report.verdicts import line
     from registry.workflows.trust import key_id_of
 
+    asked = _asked(key_id_of(public), namespaces, label, _utc(not_before), _utc(not_after))
     with invocation.registry() as registry:
+        before = _known(registry, asked.key_id)
+        if before is not None and before.revoked_at is None and not replace:
+            key_facts.require_no_loss(before, asked)
         found = registry.trust_key(
-            key_id_of(public),
-            label=label,
-            namespaces=namespaces,
-            not_before=_utc(not_before),
-            not_after=_utc(not_after),
+            asked.key_id,
+            label=asked.label,
+            namespaces=asked.namespaces,
+            not_before=asked.not_before,
+            not_after=asked.not_after,
         )
+    gone = None if before is None else key_facts.dropped(before, found)
     invocation.emit(
-        text=line("trusted", found.key_id, f"for {', '.join(found.namespaces)}"),
-        document=_document(found),
+        text=line("trusted", found.key_id, f"for {', '.join(found.namespaces)}", gone),
+        document=key_facts.document(found),
     )
+    if refusal := found.refusal(now()):
+        invocation.say(f"{found.key_id} does not count now: {refusal}")
+
+
+@key.command(epilog=example("safelatch key show publisher.pub"))
+@click.argument("public", metavar="PUB", shell_complete=keys)
+@format_option()
+@pass_invocation
+def show(invocation: Invocation, public: str) -> None:
+    """Show a public key's id, and whether it is trusted here.
+
+    PUB is a file, or a key's id. Compare the id with its owner over another way than the one that
+    the file came by: it is the public key itself.
+    """
+    from registry.cli import key_facts
+    from registry.report.verdicts import line
+    from registry.workflows.trust import key_id_of
+
+    key_id = key_id_of(public)
+    with invocation.registry_if_any() as registry:
+        found = None if registry is None else _known(registry, key_id)
+    shown = key_facts.unknown(key_id) if found is None else key_facts.document(found)
+    fact = None if found is None else found.revoked_reason or key_facts.in_words(found)
+    invocation.emit(text=line(shown["state"], key_id, fact), document=shown)
 
 
 @key.command("list", epilog=example("safelatch key list"))
@@ -118,11 +154,12 @@ def trust(  # noqa: PLR0917 -- click passes them by name
 @pass_invocation
 def list_(invocation: Invocation) -> None:
     """List the keys that are trusted here, and those that are revoked."""
+    from registry.cli import key_facts
     from registry.report.table import Table
 
     with invocation.registry() as registry:
         known = registry.trusted_keys()
-    found = [_document(each) for each in known]
+    found = [key_facts.document(each) for each in known]
     columns = ("key_id", "state", "namespaces", "label", "not_before", "not_after", "reason")
     table = Table(columns, tuple((*(each[name] for name in columns),) for each in found))
     if not found:
@@ -140,13 +177,15 @@ def revoke(invocation: Invocation, public: str, reason: str) -> None:
 
     PUB is a file, or a key's id. What only this key signed is no longer loaded.
     """
+    from registry.cli import key_facts
     from registry.report.verdicts import line
     from registry.workflows.trust import key_id_of
 
     with invocation.registry() as registry:
         found = registry.revoke_key(key_id_of(public), reason)
     invocation.emit(
-        text=line("revoked", found.key_id, found.revoked_reason), document=_document(found)
+        text=line("revoked", found.key_id, found.revoked_reason),
+        document=key_facts.document(found),
     )
 
 
@@ -191,25 +230,25 @@ def _write(private: Path, secret: bytes, public: Path, given: bytes) -> None:
         ) from error
 
 
-def _document(found: TrustedKey) -> dict[str, Any]:
-    from registry.moment import now, stamp
+def _known(registry: Registry, key_id: str) -> TrustedKey | None:
+    return next((key for key in registry.trusted_keys() if key.key_id == key_id), None)
 
-    moments = {
-        "not_before": found.not_before,
-        "not_after": found.not_after,
-        "trusted_at": found.trusted_at,
-        "revoked_at": found.revoked_at,
-    }
-    refusal = found.refusal(now())
-    state = "revoked" if found.revoked_at else "trusted" if refusal is None else "not valid now"
-    return {
-        "key_id": found.key_id,
-        "state": state,
-        "label": found.label,
-        "namespaces": list(found.namespaces),
-        **{name: None if moment is None else stamp(moment) for name, moment in moments.items()},
-        "reason": found.revoked_reason,
-    }
+
+def _asked(
+    key_id: str,
+    namespaces: Sequence[str],
+    label: str | None,
+    not_before: dt.datetime | None,
+    not_after: dt.datetime | None,
+) -> TrustedKey:
+    """Return what was typed, as the registry would keep it."""
+    from registry.artifact.scope import require_pattern
+    from registry.artifact.trust import TrustedKey
+    from registry.store.columns import plain
+
+    patterns = tuple(sorted({require_pattern(pattern) for pattern in namespaces}))
+    name = None if label is None else plain(label)
+    return TrustedKey(key_id, patterns, name, not_before, not_after)
 
 
 def _utc(moment: dt.datetime | None) -> dt.datetime | None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.artifact.signing import PrivateKey
+    from registry.cli.invocation import Invocation
+    from registry.store.catalog import Registry
     from registry.workflows.sign import Signer
 
 PASSPHRASE = "SAFELATCH_KEY_PASSPHRASE"  # noqa: S105 -- the name of the variable
@@ -49,7 +51,7 @@ def signer_of(keys: Sequence[Path], lifetime: dt.timedelta | None) -> Signer:
 
     if lifetime is not None and not keys:
         raise UsageError(
-            "expected a key with --line-lifetime, got none.", hint="Name it: --key FILE"
+            "expected a key with --line-lifetime, got none.", hint="Name it: --key KEY"
         )
     if lifetime is not None and not lifetime:
         raise UsageError(
@@ -74,3 +76,32 @@ def passphrase(prompt: str, *, confirm: bool = False) -> str | None:
     if given or sys.stdin is None or not sys.stdin.isatty():
         return given or None
     return str(click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True))
+
+
+def say_which_keys_left(
+    invocation: Invocation, registry: Registry, name: str, before: bytes | None
+) -> None:
+    """Say which keys that count here signed ``before``, and the line's new document no more.
+
+    Args:
+        invocation: Where to.
+        registry: In which the line was changed.
+        name: The line.
+        before: What ``registry.line_bytes`` returned before the change.
+    """
+    from registry.moment import now
+    from registry.workflows.fetch import keys_named_in, line_in
+    from registry.workflows.trust import base_names, counting
+
+    after = registry.line_bytes(name)
+    if before is None or after is None or before == after:
+        return
+    line, base = line_in(before), registry.base(line_in(after).base)
+    there = counting(registry.trusted_keys(), (*base_names(base), str(base.weights)), now())
+    gone = [key for key in keys_named_in(before) if key not in keys_named_in(after)]
+    left = [key for key in gone if key in there]
+    if left:
+        invocation.say(
+            f"document {line.sequence} was also signed by {', '.join(left)}, this one is not: who "
+            f"trusts only that key cannot read it; give both: safelatch sign {name} --key A --key B"
+        )

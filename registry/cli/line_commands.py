@@ -15,7 +15,7 @@ from registry.cli.invocation import (
     pass_invocation,
     reference_to,
 )
-from registry.cli.keys import key_option, lifetime_option, signer_of
+from registry.cli.keys import key_option, lifetime_option, say_which_keys_left, signer_of
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -43,16 +43,18 @@ def sign(
     from registry.workflows.sign import line_in_force, sign_again
 
     if not keys:
-        raise UsageError("expected a key to sign with, got none.", hint="Name it: --key FILE")
+        raise UsageError("expected a key to sign with, got none.", hint="Name it: --key KEY")
     if "@" in name:
         raise UsageError(
             f"expected the name of a line, every version of which is signed, got {name}.",
-            hint=f"Name the line alone: safelatch sign {name.partition('@')[0]} --key FILE",
+            hint=f"Name the line alone: safelatch sign {name.partition('@')[0]} --key KEY",
         )
     signer = signer_of(keys, line_lifetime)
     with invocation.registry() as registry:
-        done = sign_again(registry, require_name(name), signer)
+        before = registry.line_bytes(require_name(name))
+        done = sign_again(registry, name, signer)
         document = line_in_force(registry, name)
+        say_which_keys_left(invocation, registry, name, before)
     sequence = None if document is None else document.sequence
     expires = None if document is None else document.expires
     until = "never expires" if expires is None else f"expires {expires}"
@@ -86,6 +88,8 @@ def yank(
     undo: bool,
 ) -> None:
     """Hide a version: only its exact name loads it, with a warning."""
+    if undo and reason is not None:
+        raise click.UsageError("--undo takes no --reason.")
     state: State = "active" if undo else "yanked"
     _change(invocation, ref, state, None if undo else reason, keys, line_lifetime)
 
@@ -166,8 +170,10 @@ def _change(  # noqa: PLR0917
     with invocation.registry() as registry:
         version = version_named(registry, reference_to(ref))
         signer = None if here else signer_of(keys, lifetime)
+        before = None if here else registry.line_bytes(version.name)
         done = change_state(registry, version, state, reason, signer)
         document = line_in_force(registry, done.name)
+        say_which_keys_left(invocation, registry, done.name, before)
     invocation.emit(
         text=line(done.state, done.label, done.state_reason),
         document={

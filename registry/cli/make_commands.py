@@ -21,7 +21,7 @@ from registry.cli.arguments import (
 from registry.cli.calibrate import calibrate
 from registry.cli.completion import bases, or_folders
 from registry.cli.invocation import Invocation, example, format_option, pass_invocation
-from registry.cli.keys import key_option, lifetime_option, signer_of
+from registry.cli.keys import key_option, lifetime_option, say_which_keys_left, signer_of
 from registry.kinds import KINDS, Kind, Option, kind_of, parse_body
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.artifact.bundle import Bundle
+    from registry.store.catalog import Registry
+    from registry.store.values import Version
 
 
 _FOLLOWING = ("safety-layers", "esi-mask")
@@ -181,25 +183,54 @@ def publish(  # noqa: PLR0917 -- click passes them by name
 
     Other content under a published version is refused: a version never changes.
     """
+    from registry.reference import require_name
     from registry.report.verdicts import line
     from registry.workflows.publish import publish as publish_bundle
 
     signer = signer_of(keys, line_lifetime)
     with invocation.registry() as registry:
+        before = registry.line_bytes(require_name(name))
         done = publish_bundle(registry, folder, name=name, version=version, signer=signer)
         registry_at = registry.location
+        say_which_keys_left(invocation, registry, done.version.name, before)
+        obstacle = _obstacle(registry, done.version)
     decision = "published" if done.is_new else "already published"
+    withdrawn = None if done.version.state == "active" else done.version.state
     invocation.emit(
-        text=line(decision, done.version.label, done.version.digest),
+        text=line(decision, done.version.label, withdrawn, done.version.digest),
         document={
             "artifact": done.version.label,
             "digest": done.version.digest,
             "base": done.version.base_name,
+            "state": done.version.state,
             "is_new": done.is_new,
             "key_id": done.version.key_id,
             "registry": registry_at,
         },
     )
+    if obstacle is not None:
+        invocation.say(obstacle)
+
+
+def _obstacle(registry: Registry, version: Version) -> str | None:
+    """Return why ``version`` is not loaded as it is in the registry; ``None`` if it is."""
+    from registry.workflows.trust import base_names, trust_of
+
+    why = f" ({version.state_reason})" if version.state_reason else ""
+    if version.state == "revoked":
+        return f"{version.label} is revoked{why} and never loads; publish a newer version"
+    base = registry.base(version.base_weights)
+    names = (*base_names(base), str(base.weights))
+    if version.key_id is None and trust_of(None, registry).requires_signature(
+        names, is_measured=True
+    ):
+        return (
+            f"{version.label} will not be loaded before it is signed, as keys are trusted for "
+            f"{' or '.join(names)}: safelatch sign {version.name} --key KEY"
+        )
+    if version.state == "yanked":
+        return f"{version.label} is yanked{why}: it loads only when it is named exactly"
+    return None
 
 
 for _kind in KINDS.values():

@@ -66,7 +66,7 @@ def log_show(invocation: Invocation, limit: int | None) -> None:
 
 @log.command("head", epilog=example("safelatch log head --key publisher.key --out log-head.json"))
 @click.option("--key", type=FILE, required=True, metavar="KEY", help="File of the key that signs.")
-@click.option("--out", type=FILE, required=True, metavar="HEAD", help="File to write it to.")
+@click.option("--out", type=FILE, required=True, metavar="HEAD", help="New file to write it to.")
 @format_option()
 @pass_invocation
 def log_head(invocation: Invocation, key: Path, out: Path) -> None:
@@ -82,13 +82,14 @@ def log_head(invocation: Invocation, key: Path, out: Path) -> None:
     from registry.report.verdicts import line
 
     require_place(out)
-    signer = private_key(key)
-    if out.exists() and out.samefile(key.expanduser()):
+    if out.is_file():  # not a pipe or a terminal
         raise UsageError(
-            f"expected another file than the key's, got {out} for both.",
-            hint="Name another: safelatch log head --key KEY --out HEAD",
+            f"expected a name that is free, got {out}: a head that was kept must not be lost.",
+            hint="Name another file: safelatch log head --key KEY --out HEAD",
         )
+    signer = private_key(key)
     with invocation.registry() as registry:
+        _require_not_revoked(registry, signer.key_id)
         head = registry.log_head()
     write_out(out, sign_head(head, signer))
     invocation.emit(
@@ -166,6 +167,18 @@ def log_verify(
     text = "\n".join([line(document["verdict"], count, last, reach), *map(line, findings)])
     invocation.emit(text=text, document=document)
     context.exit(BROKEN if findings else 0)
+
+
+def _require_not_revoked(registry: Registry, key_id: str) -> None:
+    from registry.errors import UntrustedKeyError
+
+    for key in registry.trusted_keys():
+        if key.key_id == key_id and key.revoked_at is not None:
+            raise UntrustedKeyError(
+                f"the head of the log: expected a key that is not revoked here, got {key_id}: "
+                f"revoked ({key.revoked_reason}).",
+                hint="Sign it with another key: safelatch log head --key KEY --out HEAD",
+            )
 
 
 def _read_head(

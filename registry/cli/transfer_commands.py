@@ -95,7 +95,9 @@ def pull(invocation: Invocation, remote: str) -> None:
         done = pull_from(registry, reference_to(remote))
     result = "pulled" if done.is_new else "already here"
     invocation.emit(
-        text=line(result, done.version.label, done.version.digest, f"from {done.url}"),
+        text=line(
+            result, done.version.label, done.version.state, done.version.digest, f"from {done.url}"
+        ),
         document={
             "artifact": done.version.label,
             "digest": done.version.digest,

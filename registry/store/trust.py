@@ -280,5 +280,5 @@ def require_own(name: str | None, base: str, line: SignedLine | None) -> None:
         raise VersionConflictError(
             f"expected the signed line of {name!r} on {base}, got that of {line.name!r} on "
             f"{line.base}.",
-            hint="Sign the line of this artifact: safelatch sign NAME --key FILE",
+            hint="Sign the line of this artifact: safelatch sign NAME --key KEY",
         )

@@ -60,6 +60,11 @@ class Base:
     aliases: tuple[Alias, ...]
     created_at: dt.datetime
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether it was added from its own files: one that came in a bundle has no alias."""
+        return bool(self.aliases)
+
 
 @dataclass(frozen=True, slots=True)
 class Line:

@@ -67,6 +67,9 @@ def add_base(
     ]
     if model.commit is not None:
         aliases.append(("hub", f"{model.locator}@{model.commit}"))
+    known = next((one for one in registry.bases() if one.weights == model.record.weights), None)
+    if known is not None and not known.is_measured and known.name != chosen:
+        aliases.append(("name", chosen))  # the one it has is the word of whoever made its bundle
     payload = write_payloads(model.record.to_tensors())
     base = registry.add_base(chosen, model.record, payload, aliases=aliases)
     require_same_record(base, digest_bytes(payload), "what was measured now from its bytes")

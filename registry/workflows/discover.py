@@ -36,12 +36,14 @@ def discover(registry: Registry, base: Base, policy: Policy | None) -> list[str]
         policy: May name sources.
     """
     names = (*base_names(base), str(base.weights))
-    if registry.is_read_only or not counting(registry.trusted_keys(), names, moment.now()):
-        return []
+    sources = () if policy is None else policy.sources(names)
+    if registry.is_read_only:
+        return [f"{one}: not asked, as the registry cannot be written" for one in sources]
+    if not counting(registry.trusted_keys(), names, moment.now()):
+        return [f"{one}: not asked, as no key is trusted for {names[0]}" for one in sources]
     refused: list[str] = []
-    sources = [] if policy is None else list(policy.sources(names))
     for source in sources:
-        _try(registry, Reference.parse(source), refused)
+        _try(registry, Reference.parse(source), base, refused)
     if registry.versions_for_base(base.weights):
         return refused
     for repo_id in filter(is_repo_id, base_names(base)):
@@ -51,12 +53,12 @@ def discover(registry: Registry, base: Base, policy: Policy | None) -> list[str]
             refused.append(error.message)
             continue
         for line in listed:
-            _try(registry, Reference("hf", location=line), refused)
+            _try(registry, Reference("hf", location=line), base, refused)
     return refused
 
 
-def _try(registry: Registry, reference: Reference, refused: list[str]) -> None:
+def _try(registry: Registry, reference: Reference, base: Base, refused: list[str]) -> None:
     try:
-        pull(registry, reference)
+        pull(registry, reference, base=base.weights)
     except SafelatchError as error:
         refused.append(f"{reference}: {error.message}")

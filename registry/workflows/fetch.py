@@ -97,7 +97,13 @@ def fetch_bundle(
     line = of_revision = line_in(envelope)
     there = newest
     if reference.revision is not None:
-        there = remote.snapshot(reference.revision) or newest
+        pinned = remote.snapshot(reference.revision)
+        if pinned is None:
+            raise ArtifactNotFoundError(
+                f"expected the revision {reference.revision} of {remote.url}, found none.",
+                hint=f"Name one that is there, or none: {remote.url}",
+            )
+        there = pinned
         of_revision = line_in(_envelope(remote, there))
     if reference.name is not None and reference.name != line.name:
         raise VersionConflictError(

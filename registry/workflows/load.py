@@ -58,9 +58,10 @@ def load_protected(
         model: Folder or Hub id of the fine-tune.
         revision: Hub revision; resolved to a commit once.
         artifacts: References or bundle folders to apply; by default the active version of the one
-            line of each kind that the registry holds for the measured base.
+            line of each kind that the registry holds for the measured base, or finds for it
+            (``workflows.discover``) and pulls.
         registry: A ``Registry`` or its URL; the default one otherwise. Not needed when every
-            artifact is a folder.
+            artifact is named by its place, a folder or ``hf://``.
         trust: Public keys (files or ids) of which one must have signed each artifact and its line;
             by default the keys that the registry trusts for the base, if there are any.
         policy: ``enforce`` raises unless at least one artifact is verified on the model; ``warn``
@@ -80,6 +81,8 @@ def load_protected(
         RevokedError, LineExpiredError, RollbackError, LineForkError: what was signed no longer
             holds.
         PolicyError: the policy file asks for more.
+        RemoteError: a remote that is named cannot be reached, or refuses.
+        UsageError, NotFoundError: an argument cannot be, or a key or policy file is not there.
         EvidenceError: an artifact or the loaded model is not what was checked.
     """
     rule = policy_of(policy)
@@ -97,7 +100,10 @@ def load_protected(
             vouched = [_vouched(opened, bundle, trusted) for bundle in bundles]
             reports = _compatible(written, identified, bundles)
             found = list(zip(bundles, reports, vouched, strict=True))
-            rule.meet(identified, names_of(bundles[0], opened), found, written)
+            names = [*_names(opened, identified)]
+            for bundle in bundles:
+                names += names_of(bundle, opened)
+            rule.meet(identified, tuple(dict.fromkeys(names)), found, written)
             loaded = open_model(identified, **from_pretrained_kwargs)
             _apply_all(loaded, identified, bundles, vouched)
         except NoProtectionError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.artifact.bundle import BASE, read_bundle
 from registry.artifact.line import FETCH, Line
+from registry.artifact.succession import require_usable
 from registry.artifact.trust import VerifiedLine
 from registry.checkpoint.record import BaseRecord
 from registry.errors import UnsignedError, UsageError
@@ -14,6 +15,7 @@ from registry.kinds import parse_body
 from registry.reference import skeleton
 from registry.workflows.bases import require_same_record
 from registry.workflows.check import require_own_base
+from registry.workflows.fetch import line_in
 from registry.workflows.line_memory import as_signed, states_of
 from registry.workflows.sign import NOBODY, SignedVersion, Signer, sign_version
 from registry.workflows.trust import trust_of, vouch
@@ -48,7 +50,8 @@ def publish(
     The bundle is checked completely first: digests, schema, the kind's own rules, that it is ready
     to be applied, and that its base record is of the base it names. The same content again is no
     news; other content under a published version is refused. A bundle that its publisher signed
-    must be vouched for by a key that is trusted here, and keeps its signatures.
+    must be vouched for by a key that is trusted here, and keeps its signatures. Signed anew, it is
+    a version of this registry's line, unless the line that it came with revokes it.
 
     Args:
         registry: Where to.
@@ -74,12 +77,16 @@ def publish(
             hint=f"Publish it as what it is: --name {manifest.name} --version {manifest.version}",
         )
     record = _require_publishable(registry, named)
+    if signer.keys:
+        _require_not_withdrawn(bundle)
     brought = None if signer.keys else _brought(registry, bundle)
     base = _add_base(registry, named, record)
     signed = brought or sign_version(registry, named, base, signer)
     given: dict[str, Any] = {} if signed is None else signed.members()
     stored, is_new = registry.add_version(named.manifest, named.files, base_name=base.name, **given)
-    return Published(stored if brought is None else _in_state(registry, stored, brought), is_new)
+    if brought is None:
+        return Published(stored, is_new)
+    return Published(_in_state(registry, stored, brought), is_new)
 
 
 def receive(
@@ -141,6 +148,17 @@ def _in_state(registry: Registry, stored: Version, brought: SignedVersion) -> Ve
         line.name, states_of(line, registry), line=brought.line, follows=brought.line.digest
     )
     return next((version for version in changed if version.digest == stored.digest), stored)
+
+
+def _require_not_withdrawn(bundle: Bundle) -> None:
+    """Raise ``RevokedError`` if the line that came with ``bundle`` revokes it, whoever signed it.
+
+    A line that is signed anew says nothing of where the bundle comes from.
+    """
+    if bundle.line is not None:
+        entry = line_in(bundle.line).versions.get(bundle.manifest.version or "")
+        if entry is not None and entry.digest == bundle.manifest.digest:
+            require_usable(bundle.manifest.label, entry)
 
 
 def _brought(registry: Registry, bundle: Bundle) -> SignedVersion | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.errors import StoreError
+from registry.errors import BaseModelMismatchError, StoreError
 from registry.workflows.fetch import fetch_bundle
 from registry.workflows.publish import receive
 from registry.workflows.trust import require_vouched
@@ -34,14 +34,20 @@ class Pulled:
     is_new: bool
 
 
-def pull(registry: Registry, reference: Reference) -> Pulled:
+def pull(registry: Registry, reference: Reference, *, base: str | None = None) -> Pulled:
     """Put what ``reference`` names in a remote into ``registry``, with the newest line there.
 
     A key that is trusted here vouches for it before its large files are asked for. A line that was
     verified is remembered, also when it revokes the version; nothing else is written before
     everything was read and checked. The same again brings a newer line, if there is one.
 
+    Args:
+        registry: Where to.
+        reference: A remote, and which version in it.
+        base: Weights digest of the base it must be made for; any base by default.
+
     Raises:
+        BaseModelMismatchError: it is made for another base than ``base``.
         StoreError: the registry cannot be written.
         RemoteError: the remote cannot be reached, or refuses.
         ArtifactNotFoundError, VersionNotFoundError: it is empty, or has no such version.
@@ -50,6 +56,13 @@ def pull(registry: Registry, reference: Reference) -> Pulled:
     """
 
     def approve(head: Bundle) -> None:
+        made_for = head.manifest.base_weights
+        if base not in {None, made_for}:
+            raise BaseModelMismatchError(
+                f"{head.manifest.label}: expected an artifact for the base {base}, got one for "
+                f"{made_for}.",
+                hint=f"Pull it, if it is wanted all the same: safelatch pull {reference}",
+            )
         require_vouched(head, None, registry)
 
     if registry.is_read_only:

@@ -142,7 +142,7 @@ def push(registry: Registry, version: Version, remote: Remote, *, dry_run: bool 
     if bundle.signature is None or bundle.line is None:
         raise ConfirmationRequiredError(
             f"expected a signed version to push, {version.label} is signed by nobody.",
-            hint=f"Sign it: safelatch sign {version.name} --key FILE",
+            hint=f"Sign it: safelatch sign {version.name} --key KEY",
         )
     for tries in range(1, MOST_TRIES + 1):
         plan = _plan(registry, bundle, remote)
@@ -169,6 +169,8 @@ def _plan(registry: Registry, bundle: Bundle, remote: Remote) -> Plan:
     snapshot = remote.snapshot()
     there = {} if snapshot is None else snapshot.files
     theirs = None if snapshot is None else _line_of(remote, snapshot, name)
+    if theirs is not None and _is_disowned(registry, theirs):
+        theirs = None  # ours goes over what was signed with a stolen key
     # Ours is read after theirs: what another process pushed from here meanwhile is no surprise.
     envelope, files = registry.line_bytes(name) or b"", dict[str, bytes]()
     is_ahead = theirs is not None and _is_ahead(remote, line_in(theirs), line_in(envelope))
@@ -246,10 +248,16 @@ def _is_ahead(remote: Remote, theirs: Line, own: Line) -> bool:
             f"{remote.url} holds another line {own.name} than this registry: {error.message}",
             hint="A line is published from one registry. Publish there what is only here: "
             f"safelatch save {own.name}@VERSION --out DIR, then in the other registry "
-            f"safelatch publish DIR --name {own.name} --version VERSION --key FILE; or push this "
+            f"safelatch publish DIR --name {own.name} --version VERSION --key KEY; or push this "
             "line to a place of its own.",
         ) from error
     return is_ahead
+
+
+def _is_disowned(registry: Registry, theirs: bytes) -> bool:
+    """Return whether every key that a line names is revoked here."""
+    revoked = {key.key_id for key in registry.trusted_keys() if key.revoked_at is not None}
+    return revoked.issuperset(keys_named_in(theirs))
 
 
 def _is_there(remote: Remote, snapshot: Snapshot, path: str, data: bytes) -> bool:

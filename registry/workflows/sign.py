@@ -3,7 +3,7 @@
 - A key signs only what it is trusted for here: what is signed here is loaded here.
 - A line that was signed once stays signed: each change of it needs a key.
 - The state in the database and in the signed line change in one transaction.
-- A line lives as long as it is told to when it is signed, or else as long as the one before.
+- A line lives as long as it is told to, or else as long as the one before.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from registry import moment
-from registry.artifact import line as line_document
-from registry.artifact.envelope import Envelope, read_envelope
-from registry.artifact.line import LINE_LIMIT, Line, LineEntry, first_line
+from registry.artifact.envelope import Envelope
+from registry.artifact.line import MOST_DOCUMENTS, Line, LineEntry, first_line
 from registry.artifact.succession import require_follows
 from registry.artifact.trust import VerifiedLine, require_signer, signed_line, signed_manifest
-from registry.errors import ConfirmationRequiredError, UsageError, VersionConflictError
-from registry.wording import REMAKE, printable
+from registry.errors import ConfirmationRequiredError, VersionConflictError
+from registry.workflows.fetch import keys_named_in, line_in
 from registry.workflows.find import bundle_of, stored_bundle, version_named
 from registry.workflows.line_memory import as_signed
-from registry.workflows.trust import base_names
+from registry.workflows.reasons import require_sayable, sayable
+from registry.workflows.trust import base_names, counting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +43,7 @@ class Signer:
 
     Attributes:
         keys: Private keys; each signs.
-        lifetime: How long the line document is accepted; ``None``: as the one before it, or for
-            ever.
+        lifetime: How long the line document is accepted; ``None``: as before, or for ever.
     """
 
     keys: Sequence[PrivateKey] = ()
@@ -52,7 +51,6 @@ class Signer:
 
 
 NOBODY = Signer()
-_LONGEST_REASON = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +82,7 @@ class SignedVersion:
 def line_in_force(registry: Registry, name: str) -> Line | None:
     """Return the signed line document of ``name`` in this registry, if its line is signed."""
     data = registry.line_bytes(name)
-    if data is None:
-        return None
-    kind, what = line_document.PAYLOAD_TYPE, f"line {name!r}"
-    opened = read_envelope(data, payload_type=kind, what=what, limit=LINE_LIMIT, hint=REMAKE)
-    return Line.from_bytes(opened.payload)
+    return None if data is None else line_in(data)
 
 
 def sign_version(
@@ -107,6 +101,7 @@ def sign_version(
         require_unsigned(before)
         return None
     _require_may_sign(signer.keys, registry, base)
+    _require_own(registry, before, base)
     created = moment.stamp()
     expires = _expiry(before, signer)
     version = manifest.version or ""
@@ -145,7 +140,7 @@ def change_state(
         UntrustedKeyError, KeyScopeError: a key may not sign for this base here.
         UsageError: the reason is blank, too long, or cannot be printed.
     """
-    _require_sayable(reason)
+    require_sayable(reason)
     before = None if signer is None else line_in_force(registry, version.name)
     if before is None or signer is None:
         return registry.set_state(version, state, reason)
@@ -155,7 +150,9 @@ def change_state(
         return registry.set_state(version, state, reason)
     if not signer.keys:
         require_unsigned(before)
-    _require_may_sign(signer.keys, registry, registry.base(version.base_weights))
+    base = registry.base(version.base_weights)
+    _require_may_sign(signer.keys, registry, base)
+    _require_own(registry, before, base)
     line = before.with_state(
         version.version, state, reason, created=moment.stamp(), expires=_expiry(before, signer)
     )
@@ -167,7 +164,8 @@ def sign_again(registry: Registry, name: str, signer: Signer) -> list[Version]:
     """Sign every version of ``name`` and a new line document; return the versions.
 
     This is how a line becomes signed, how it is renewed before it expires, and how it moves to a
-    new key. What older keys signed stays beside it.
+    new key. What older keys signed stays beside it. Of a line that only keys signed which no longer
+    count, it keeps what is published here: anything else may be a thief's.
 
     Raises:
         ArtifactNotFoundError: there is no such line.
@@ -177,10 +175,14 @@ def sign_again(registry: Registry, name: str, signer: Signer) -> list[Version]:
     versions = registry.versions(name)
     if not signer.keys:
         raise ConfirmationRequiredError(
-            f"expected a key that signs for line {name!r}, got none.", hint="Name it: --key FILE"
+            f"expected a key that signs for line {name!r}, got none.", hint="Name it: --key KEY"
         )
-    _require_may_sign(signer.keys, registry, registry.base(versions[0].base_weights))
+    base = registry.base(versions[0].base_weights)
+    _require_may_sign(signer.keys, registry, base)
     before = line_in_force(registry, name)
+    is_own = before is None or _is_own(registry, before, base)
+    if before is not None and not is_own and before.sequence >= MOST_DOCUMENTS:
+        before = None  # a thief's number leaves none after it: the line begins anew
     created, expires = moment.stamp(), _expiry(before, signer)
     bundles = {version: bundle_of(registry, version) for version in versions}
     if before is None:
@@ -188,7 +190,8 @@ def sign_again(registry: Registry, name: str, signer: Signer) -> list[Version]:
         first = first_line(newest, created=created, expires=expires)
         line = _beside_unsigned(registry, first)
     else:
-        line = before.renewed(created=created, expires=expires)
+        published = {one.version: one.digest for one in versions}
+        line = before.renewed(created=created, expires=expires, only=None if is_own else published)
     signed, follows = _signed(line, signer.keys), _head(registry, line)
     done: list[Version] = []
     for version, bundle in bundles.items():
@@ -209,13 +212,12 @@ def sign_again(registry: Registry, name: str, signer: Signer) -> list[Version]:
 def bundle_to_save(registry: Registry, reference: Reference) -> tuple[Bundle, Version]:
     """Return what ``stored_bundle`` does, and also a revoked version whose signed line says so.
 
-    Whoever gets that one learns of it, and cannot load it: ``line.json`` is read first.
+    Whoever gets that one learns of it from ``line.json``, and cannot load it.
     """
     if reference.scheme == "registry" and reference.version is not None:
         version = version_named(registry, reference)
         line = line_in_force(registry, version.name)
-        entry = None if line is None else line.versions.get(version.version)
-        if entry is not None and entry.state == "revoked":
+        if line and (entry := line.versions.get(version.version)) and entry.state == "revoked":
             return bundle_of(registry, version), version
     return stored_bundle(registry, reference)
 
@@ -226,7 +228,22 @@ def require_unsigned(line: Line | None) -> None:
         raise ConfirmationRequiredError(
             f"expected a key that signs for line {line.name!r}, which is signed (document "
             f"{line.sequence}), got none.",
-            hint="Name it: --key FILE",
+            hint="Name it: --key KEY. Not your line? safelatch revoke NAME@V --here --reason WHY",
+        )
+
+
+def _is_own(registry: Registry, line: Line, base: Base) -> bool:
+    """Return whether a key that counts now signed the line in force."""
+    counts = counting(registry.trusted_keys(), (*base_names(base), str(base.weights)), moment.now())
+    return not set(counts).isdisjoint(keys_named_in(registry.line_bytes(line.name) or b""))
+
+
+def _require_own(registry: Registry, line: Line | None, base: Base) -> None:
+    if line is not None and not _is_own(registry, line, base):
+        raise ConfirmationRequiredError(
+            f"expected line {line.name!r} signed by a key that counts now, document "
+            f"{line.sequence} is signed by none.",
+            hint=f"Sign what is published here anew: safelatch sign {line.name} --key KEY",
         )
 
 
@@ -238,18 +255,6 @@ def _require_same(entry: LineEntry, manifest: Manifest) -> None:
             hint="A published version never changes. Publish a newer one: "
             f"safelatch publish DIR --name {manifest.name} --version VERSION",
         )
-
-
-def _require_sayable(reason: str | None) -> None:
-    """Raise ``UsageError`` if no line document can hold ``reason``, signed now or later."""
-    is_short = reason is None or len(reason) <= _LONGEST_REASON
-    if reason is None or (is_short and reason.strip() and reason.isprintable()):
-        return
-    got = f"{len(reason)} characters" if reason.isprintable() else f"{reason[:80]!r}"
-    raise UsageError(
-        f"expected a reason of 1 to {_LONGEST_REASON} characters on one line, got {got}.",
-        hint="Say why in one sentence: --reason WHY",
-    )
 
 
 def _require_may_sign(keys: Sequence[PrivateKey], registry: Registry, base: Base) -> None:
@@ -283,14 +288,9 @@ def _beside_unsigned(registry: Registry, line: Line) -> Line:
     names = {found.name for found in registry.lines()}
     earlier = registry.versions(line.name) if line.name in names else []
     entries = {
-        one.version: LineEntry(one.digest, one.state, _sayable(one.state_reason)) for one in earlier
+        one.version: LineEntry(one.digest, one.state, sayable(one.state_reason)) for one in earlier
     }
     return replace(line, versions=MappingProxyType({**line.versions, **entries}))
-
-
-def _sayable(reason: str | None) -> str | None:
-    """Return a reason that was given before there was a signed line, as one can hold it."""
-    return printable(reason)[:_LONGEST_REASON] if reason else None
 
 
 def _expiry(before: Line | None, signer: Signer) -> str | None:

@@ -152,7 +152,7 @@ def vouch(
                 why = f"as keys are trusted here and the base {names[0]} was never added"
             raise UnsignedError(
                 f"{manifest.label}: expected a signature by a trusted key, {why}, got none.",
-                hint="Sign it: safelatch sign NAME --key FILE; or get the signed bundle from its "
+                hint="Sign it: safelatch sign NAME --key KEY; or get the signed bundle from its "
                 "publisher.",
             )
         return None
@@ -196,15 +196,21 @@ def _known_base(bundle: Bundle, registry: Registry | None) -> Base | None:
     if registry is None:
         return None
     try:
-        return registry.base(bundle.manifest.base_weights)
+        base = registry.base(bundle.manifest.base_weights)
     except BaseNotFoundError:
         return None
+    return base if base.is_measured else None
 
 
 def base_names(base: Base) -> tuple[str, ...]:
-    """Return the repositories a base was added from, or else its name in the registry."""
+    """Return the repositories a base was added from, or else its name in the registry.
+
+    The name under which it came in a bundle is its publisher's: one that it was given when it was
+    measured takes its place.
+    """
     hub = sorted({a.value.partition("@")[0] for a in base.aliases if a.scheme == "hub"})
-    return tuple(hub) or (base.name,)
+    given = sorted(alias.value for alias in base.aliases if alias.scheme == "name")
+    return tuple(hub) or tuple(given) or (base.name,)
 
 
 def key_id_of(named: str | os.PathLike[str]) -> str:

@@ -222,6 +222,7 @@ def test_head_signed_by_a_key_that_nobody_trusts(log: Log, tmp_path: Path) -> No
     path = tmp_path / "mallory.key"
     path.write_bytes(mallory.to_pem())
     log.write("DELETE FROM events WHERE sequence >= 4")
+    log.head.unlink()  # Mallory can write there
     safelatch("log", "head", "--key", path, "--out", log.head)
     for trust in (("--trust", log.public), ()):
         refused = safelatch("log", "verify", "--head", log.head, *trust)

@@ -37,8 +37,11 @@ from transformers import AutoModelForCausalLM
 
 from registry import Registry, load_protected, moment, protect
 from registry.artifact.bundle import LINE, SIGNATURE, TENSORS, make_bundle, write_bundle
+from registry.artifact.trust import VerifiedLine, signed_line
+from registry.digest import digest_bytes
 from registry.errors import (
     BaseModelMismatchError,
+    ConfirmationRequiredError,
     CorruptStoreError,
     DigestMismatchError,
     KeyScopeError,
@@ -65,9 +68,10 @@ from registry.store import session
 from registry.workflows import load as load_workflow
 from registry.workflows.bases import add_base
 from registry.workflows.identify import identify
+from registry.workflows.line_memory import accept
 from registry.workflows.publish import publish, receive
-from registry.workflows.sign import Signer, change_state, sign_again
-from registry.workflows.trust import Trust, vouch
+from registry.workflows.sign import Signer, change_state, line_in_force, sign_again
+from registry.workflows.trust import Trust, trust_of, vouch
 
 KEY, NEXT, MALLORY = key_of("publisher"), key_of("next"), key_of("mallory")
 PAST, FUTURE = "2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
@@ -522,7 +526,8 @@ def test_a_bundle_without_one_of_its_envelopes_is_refused(site, load, pem, clien
 def test_a_lock_that_was_renamed_after_its_signature_was_taken_is_refused(site, load, client):
     """Row key compromise: the names of the base that count are the registry's."""
     record = read_record(site.base)
-    client.add_base("acme/base", record, site.draft.files["base.safetensors"])
+    measured = [("path", "/where/it/was/measured")]
+    client.add_base("acme/base", record, site.draft.files["base.safetensors"], measured)
     base = replace(site.draft.manifest.base, name="somebody/else")
     bundle = site.bundle().with_manifest(replace(site.bundle().manifest, base=base))
     load.refused(UnsignedError, "unsigned", bundle, "acme/base")
@@ -548,6 +553,35 @@ def test_a_key_speaks_for_what_its_owner_calls_a_base_until_somebody_measured_it
     measured = identify(site.base, settings=Settings.load())
     add_base(client, measured, name="acme/base")
     load.refused(KeyScopeError, "key-scope", bundle)
+
+
+def test_a_base_planted_under_another_name_is_freed_by_measuring_it(site, load, client):
+    """Row key compromise: mallory ships a lock for acme's weights first, under a name of hers."""
+    client.trust_key(MALLORY.key_id, namespaces=["mallory/*"])
+    base = replace(site.draft.manifest.base, name="mallory/base")
+    hers = signed(site.bundle().with_manifest(replace(site.bundle().manifest, base=base)), MALLORY)
+    receive(client, hers)
+    assert [one.name for one in client.bases()] == ["mallory/base"]
+    acmes = signed(site.bundle(name="acme-lock"), KEY)
+    assert vouch(acmes, trust_of(None, client), client) is not None
+    add_base(client, identify(site.base, settings=Settings.load()), "acme/base", anyway=True)
+    load.refused(KeyScopeError, "key-scope", hers)
+
+
+def test_a_thiefs_versions_are_dropped_when_the_line_is_signed_anew(site, load, owner):
+    """Row key compromise: the owner's registry learned the thief's document before the key fell."""
+    published(owner, site.draft, load.root / "draft", "1.0.0", KEY)
+    line = line_in_force(owner, "lock")
+    stolen = line.with_version(
+        "66.0", digest_bytes(b"thief"), created="2030-01-01T00:00:00Z", expires=None
+    )
+    accept(VerifiedLine(stolen, signed_line(stolen, [KEY]), (KEY.key_id,)), owner)
+    owner.revoke_key(KEY.key_id, "stolen")
+    owner.trust_key(NEXT.key_id, namespaces=["acme/*"])
+    with pytest.raises(ConfirmationRequiredError, match="signed by a key that counts now"):
+        change_state(owner, owner.versions("lock")[0], "yanked", None, Signer([NEXT]))
+    sign_again(owner, "lock", Signer([NEXT]))
+    assert set(line_in_force(owner, "lock").versions) == {"1.0.0"}
 
 
 def test_live_models_are_guarded_alike(site, load, pem):

@@ -98,6 +98,7 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
         3: ("PAIRS", "--for", "acme/*"),
         4: ("PUB", "--for", "acme/*", *NO_REGISTRY),
     },
+    "key show": {0: ("PUB",), 1: (NOWHERE,), 2: ("KEY",), 3: ("PUB", *TWO_REVISIONS)},
     "key list": {0: (), 2: ("now",), 3: TWO_REVISIONS, 4: NO_REGISTRY},
     "key revoke": {
         0: ("ed25519:" + "0" * 64, *WHY),

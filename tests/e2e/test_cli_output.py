@@ -75,6 +75,7 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("AUDITORS", "--for", "acme/*", "--label", "Acme", "--not-after", "2031-01-01"),
         ("AUDITORS", "--for", "*", "--not-before", "2031-01-01", "--db", "SIGNED"),
     ),
+    "key-show": (("AUDITORS", "--db", "EMPTY"), ("AUDITORS", "--db", "SIGNED")),
     "key-list": ((), ("--db", "SIGNED"), ("--db", "EMPTY")),
     "key-revoke": (("ed25519:" + "0" * 64, "--reason", "stolen"),),
     "sign": (

@@ -186,7 +186,7 @@ def test_trust_takes_a_file_or_the_key_itself(key: str) -> None:
     assert safelatch("key", "trust", key, "--for", "acme/*", "--label", "Acme").status == 0
     assert actions().count("key.trust") == 1  # the same again is no news
     found = safelatch(
-        "key", "trust", key, "--for", "tiny", "--for", "acme/*",
+        "key", "trust", key, "--for", "tiny", "--for", "acme/*", "--replace",
         "--not-before", "2020-01-01", "--not-after", "2100-02-03T04:05:06Z", "--format", "json",
     ).document  # fmt: skip
     assert found == {
@@ -196,6 +196,110 @@ def test_trust_takes_a_file_or_the_key_itself(key: str) -> None:
     }  # fmt: skip
     assert listed() == [found]
     assert actions().count("key.trust") == 2
+
+
+FIRST = ("--for", "tiny", "--for", "acme/*", "--label", "Acme", "--not-after", "2100-01-01")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("--for", "other"), "for other"),
+        (("--for", "*", *FIRST[4:]), "for *, label Acme, until 2100-01-01T00:00:00Z"),
+        (FIRST[:6], "for acme/*, tiny, label Acme"),
+        ((*FIRST, "--not-before", "2020-01-01"), ("for acme/*, tiny, label Acme, from "
+         "2020-01-01T00:00:00Z, until 2100-01-01T00:00:00Z")),
+        ((*FIRST, "--label", "Evil"), ("for acme/*, tiny, label Evil, until "
+         "2100-01-01T00:00:00Z")),
+    ],
+)  # fmt: skip
+def test_what_a_key_is_trusted_for_is_not_replaced_by_the_way(
+    key: str, asked: tuple[str, ...], told: str
+) -> None:
+    assert safelatch("key", "trust", key, *FIRST).status == 0
+    before = listed()
+    outcome = safelatch("key", "trust", "publisher.pub", *asked)
+    assert (outcome.status, outcome.out, outcome.err) == (
+        2, "",
+        (f"error [confirmation-required]: {key}: expected what it is trusted for already (for "
+        f"acme/*, tiny, label Acme, until 2100-01-01T00:00:00Z), got {told}.\n"
+        "hint: To replace it, give all of it with --replace: safelatch key trust PUB --for "
+        "NAMESPACE --replace\n"),
+    )  # fmt: skip
+    assert listed() == before
+    assert safelatch("key", "trust", key, *reversed_pairs(FIRST)).status == 0  # no news
+    assert actions().count("key.trust") == 1
+
+
+def reversed_pairs(words: tuple[str, ...]) -> list[str]:
+    return [word for at in range(len(words) - 2, -1, -2) for word in words[at : at + 2]]
+
+
+def test_replacing_says_what_is_dropped(key: str) -> None:
+    assert safelatch("key", "trust", key, *FIRST).status == 0
+    outcome = safelatch("key", "trust", key, "--for", "tiny", "--label", "Acme Inc", "--replace")
+    assert (outcome.status, outcome.err, outcome.out) == (
+        0, "",
+        (f"trusted  {key}  for tiny  no longer: acme/*, label Acme, until "
+        "2100-01-01T00:00:00Z\n"),
+    )  # fmt: skip
+    assert [(one["namespaces"], one["label"], one["not_after"]) for one in listed()] == [
+        (["tiny"], "Acme Inc", None)
+    ]
+    more = ("--for", "tiny", "--for", "*", "--label", "Acme Inc", "--replace")
+    assert safelatch("key", "trust", key, *more).out == f"trusted  {key}  for *, tiny\n"
+    new = make("second")
+    assert safelatch("key", "trust", new, "--for", "*", "--replace").out == (
+        f"trusted  {new}  for *\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("dates", "told"),
+    [
+        (("--not-after", "2020-01-01"), "valid until 2020-01-01T00:00:00Z, it is "),
+        (("--not-before", "2100-01-01"), "valid from 2100-01-01T00:00:00Z on, it is "),
+    ],
+)
+def test_trusting_a_key_outside_its_dates_says_so(
+    key: str, dates: tuple[str, ...], told: str
+) -> None:
+    outcome = safelatch("key", "trust", key, "--for", "*", *dates)
+    assert (outcome.status, outcome.out) == (0, f"trusted  {key}  for *\n")
+    assert outcome.err.startswith(f"{key} does not count now: {told}")
+
+
+def test_show_says_whether_a_key_is_trusted(key: str) -> None:
+    def shown() -> str:
+        by_file, by_id = (safelatch("key", "show", name) for name in ("publisher.pub", key))
+        assert by_file == by_id
+        assert (by_file.status, by_file.err) == (0, "")
+        return by_file.out
+
+    assert shown() == f"unknown here  {key}\n"
+    unknown = safelatch("key", "show", key, "--format", "json").document
+    assert (unknown["key_id"], unknown["state"], unknown["namespaces"]) == (key, "unknown here", [])
+    safelatch("key", "trust", key, *FIRST)
+    for_what = "for acme/*, tiny, label Acme, until 2100-01-01T00:00:00Z"
+    assert shown() == f"trusted  {key}  {for_what}\n"
+    assert [safelatch("key", "show", key, "--format", "json").document] == listed()
+    safelatch("key", "trust", key, "--for", "*", "--not-after", "2020-01-01", "--replace")
+    assert shown() == f"not valid now  {key}  for *, until 2020-01-01T00:00:00Z\n"
+    safelatch("key", "revoke", key, "--reason", "stolen laptop")
+    assert shown() == f"revoked  {key}  stolen laptop\n"
+    assert [safelatch("key", "show", key, "--format", "json").document] == listed()
+
+
+def test_show_needs_no_registry_and_makes_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    key = make("publisher")
+    outcome = safelatch("key", "show", "publisher.pub")
+    assert (outcome.status, outcome.out) == (0, f"unknown here  {key}\n")
+    assert not (home / "registry.db").exists()
+    private = safelatch("key", "show", "publisher.key")
+    assert (private.status, private.err.splitlines()[-1]) == (
+        2, "hint: Name the public one: publisher.pub",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def line_in(folder: str) -> dict[str, Any]:
 def needs_a_key(document: int) -> str:
     return (
         f"error [confirmation-required]: expected a key that signs for line 'lock', which is "
-        f"signed (document {document}), got none.\nhint: Name it: --key FILE\n"
+        f"signed (document {document}), got none.\nhint: Name it: --key KEY. Not your line? "
+        "safelatch revoke NAME@V --here --reason WHY\n"
     )
 
 
@@ -189,6 +190,81 @@ def test_a_signed_line_takes_nothing_without_a_key(signed: Locks, name: str, ver
     outcome = safelatch("publish", draft, "--name", "lock", "--version", version)
     assert (outcome.status, outcome.out, outcome.err) == (2, "", needs_a_key(1))
     assert events() == before
+
+
+def left(document: int, *keys: str) -> str:
+    return (
+        f"document {document} was also signed by {', '.join(keys)}, this one is not: who trusts "
+        "only that key cannot read it; give both: safelatch sign lock --key A --key B\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("publish", "OTHER", "--name", "lock", "--version", "1.1"), ("sign", "lock"),
+        ("yank", "lock@1.0"), ("revoke", "lock@1.0", "--reason", "leaked"),
+    ],
+)  # fmt: skip
+def test_a_key_that_signs_no_more_is_named(signed: Locks, verb: tuple[str, ...]) -> None:
+    make("second", "*")
+    words = [str(signed.other) if word == "OTHER" else word for word in verb]
+    done = safelatch(*words, "--key", "second.key")
+    assert (done.status, done.err.startswith(left(1, publisher()))) == (0, True)
+    again = safelatch("sign", "lock", "--key", "second.key")
+    assert (again.status, again.err) == (0, "")  # it had not signed the one before
+
+
+def test_only_a_key_that_counts_is_missed(signed: Locks) -> None:
+    second = make("second", "*")
+    both = (*KEY, "--key", "second.key")
+    assert safelatch("sign", "lock", *both).err == ""
+    assert safelatch("sign", "lock", *KEY).err == left(2, second)
+    assert safelatch("sign", "lock", *both).err == ""
+    safelatch("key", "trust", "second.pub", "--for", "acme/*", "--replace")
+    assert safelatch("sign", "lock", *KEY).err == ""  # it speaks for other bases now
+    safelatch("key", "trust", "second.pub", "--for", "*", "--replace")
+    assert safelatch("sign", "lock", *both).err == ""
+    safelatch("key", "revoke", "second.pub", "--reason", "leaked")
+    assert safelatch("sign", "lock", *KEY).err == ""
+    assert safelatch("revoke", "lock@1.0", "--reason", "ours", "--here").err == ""
+
+
+def test_publishing_what_must_be_signed_first_says_so(published: Locks) -> None:
+    newer = ("publish", published.other, "--name", "lock", "--version", "1.1")
+    safelatch("key", "trust", "publisher.pub", "--for", "acme/*")
+    assert safelatch(*newer).err == ""
+    safelatch("key", "trust", "publisher.pub", "--for", "tiny-base", "--replace")
+    weights = safelatch("fingerprint", published.base).out.strip()
+    told = (
+        "lock@1.1 will not be loaded before it is signed, as keys are trusted for tiny-base or "
+        f"{weights}: safelatch sign lock --key KEY\n"
+    )
+    again = safelatch(*newer)
+    assert (again.status, again.err) == (0, told)
+    assert safelatch("publish", published.draft, "--name", "first", "--version", "1").err == (
+        told.replace("lock@1.1", "first@1").replace("sign lock", "sign first")
+    )
+    assert safelatch(*newer, *KEY).err == ""
+
+
+def test_publishing_what_was_withdrawn_says_its_state(published: Locks) -> None:
+    step = ("publish", published.draft, "--name", "lock", "--version", "1.0")
+    digest = safelatch("show", "lock", "--field", "digest").out.strip()
+    safelatch("yank", "lock@1.0", "--reason", "too weak")
+    yanked = safelatch(*step)
+    assert (yanked.status, yanked.out, yanked.err) == (
+        0, f"already published  lock@1.0  yanked  {digest}\n",
+        "lock@1.0 is yanked (too weak): it loads only when it is named exactly\n",
+    )  # fmt: skip
+    safelatch("revoke", "lock@1.0", "--reason", "leaked")
+    revoked = safelatch(*step)
+    assert (revoked.status, revoked.out, revoked.err) == (
+        0, f"already published  lock@1.0  revoked  {digest}\n",
+        "lock@1.0 is revoked (leaked) and never loads; publish a newer version\n",
+    )  # fmt: skip
+    document = safelatch(*step, "--format", "json").document
+    assert (document["state"], document["is_new"]) == ("revoked", False)
 
 
 def test_other_content_under_a_signed_version_is_refused(signed: Locks) -> None:
@@ -345,7 +421,9 @@ def test_yank_of_a_signed_version_makes_the_next_document(signed: Locks) -> None
     assert events() == before
     other = safelatch("yank", "lock@1.0", "--reason", "far too weak")
     assert (other.status, other.err) == (2, needs_a_key(2))
-    back = ("yank", "lock@1.0", "--undo", "--reason", "it was not", *KEY)
+    refused = safelatch("yank", "lock@1.0", "--undo", "--reason", "it was not", *KEY)
+    assert (refused.status, "--undo takes no --reason." in refused.err) == (2, True)
+    back = ("yank", "lock@1.0", "--undo", *KEY)
     undone = safelatch(*back, "--format", "json").document
     assert (undone["state"], undone["reason"], undone["sequence"]) == ("active", None, 3)
     assert safelatch("check", "lock", signed.tuned).status == 0

@@ -10,7 +10,7 @@ import pytest
 from support.command_line import safelatch
 from support.store_builders import let_events_change
 
-from registry.artifact.signing import PrivateKey, public_pem
+from registry.artifact.signing import PrivateKey, public_pem, read_private_key
 from registry.store.catalog import Registry
 
 if TYPE_CHECKING:
@@ -55,15 +55,37 @@ def test_the_head_that_is_exported_is_the_last_event(log: Path, key: Path, tmp_p
     assert safelatch("log", "verify", "--format", "json").document["head"] is None
 
 
-def test_a_newer_head_takes_the_place_of_an_older_file(
-    log: Path, key: Path, tmp_path: Path
-) -> None:
+def test_a_head_that_was_kept_is_never_overwritten(log: Path, key: Path, tmp_path: Path) -> None:
     out = tmp_path / "head.json"
-    for count in (3, 4):
-        made = safelatch("log", "head", "--key", key, "--out", out, "--format", "json").document
-        assert made["sequence"] == count
-        with Registry.open(str(log)) as registry:
-            registry.append_event("test.event", "subject", {})
+    assert safelatch("log", "head", "--key", key, "--out", out).status == 0
+    before = out.read_bytes()
+    with Registry.open(str(log)) as registry:
+        registry.append_event("test.event", "subject", {})
+    (tmp_path / "link.json").symlink_to(out)
+    for taken in (out, tmp_path / "link.json"):
+        again = safelatch("log", "head", "--key", key, "--out", taken)
+        assert (again.status, again.out, again.err) == (
+            2, "",
+            (f"error [usage]: expected a name that is free, got {taken}: a head that was kept must "
+            "not be lost.\nhint: Name another file: safelatch log head --key KEY --out HEAD\n"),
+        )  # fmt: skip
+    assert out.read_bytes() == before
+    assert safelatch("log", "head", "--key", key, "--out", tmp_path / "second.json").status == 0
+
+
+def test_a_key_that_is_revoked_here_signs_no_head(log: Path, key: Path, tmp_path: Path) -> None:
+    key_id = read_private_key(key).key_id
+    with Registry.open(str(log)) as registry:
+        registry.revoke_key(key_id, "stolen")
+    out = tmp_path / "head.json"
+    refused = safelatch("log", "head", "--key", key, "--out", out)
+    assert (refused.status, refused.out, refused.err) == (
+        3, "",
+        ("error [untrusted-key]: the head of the log: expected a key that is not revoked here, got "
+        f"{key_id}: revoked (stolen).\n"
+        "hint: Sign it with another key: safelatch log head --key KEY --out HEAD\n"),
+    )  # fmt: skip
+    assert not out.exists()
 
 
 def test_a_head_is_trusted_by_a_key_of_the_registry_without_naming_it(
@@ -118,7 +140,7 @@ def test_the_key_is_not_overwritten_by_the_head(key: Path) -> None:
     before = key.read_bytes()
     refused = safelatch("log", "head", "--key", key, "--out", key)
     assert refused.status == 2
-    assert "expected another file than the key's" in refused.err
+    assert f"expected a name that is free, got {key}: " in refused.err
     assert key.read_bytes() == before
 
 

@@ -114,7 +114,7 @@ def test_an_unsigned_line_is_refused(published: Locks) -> None:
     assert done.status == 2
     assert done.err == (
         "error [confirmation-required]: expected a signed version to push, lock@1.0 is signed by "
-        "nobody.\nhint: Sign it: safelatch sign lock --key FILE\n"
+        "nobody.\nhint: Sign it: safelatch sign lock --key KEY\n"
     )
     assert not Path("remote").exists()
 
@@ -136,9 +136,9 @@ def test_pull_says_what_came_and_the_same_again_that_it_is_here(url: str) -> Non
     safelatch("push", "lock", "./remote")
     digest = safelatch("show", "lock@1.0", "--field", "digest").out.strip()
     done = safelatch(*READER, "pull", "./remote")
-    assert (done.status, done.out) == (0, f"pulled  lock@1.0  {digest}  from {url}\n")
+    assert (done.status, done.out) == (0, f"pulled  lock@1.0  active  {digest}  from {url}\n")
     again = safelatch(*READER, "pull", f"{url}#lock@1.0")
-    assert again.out == f"already here  lock@1.0  {digest}  from {url}\n"
+    assert again.out == f"already here  lock@1.0  active  {digest}  from {url}\n"
     assert safelatch(*READER, "show", "lock", "--field", "state").out == "active\n"
 
 

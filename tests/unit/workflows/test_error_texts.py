@@ -713,7 +713,7 @@ def a_manifest_under_the_signature_of_another_one(place: Place) -> None:
     (
         "lock@1: expected a signature by a trusted key, as keys are trusted for planted-base or "
         "{base}, got none.\n"
-        "Sign it: safelatch sign NAME --key FILE; or get the signed bundle from its publisher."
+        "Sign it: safelatch sign NAME --key KEY; or get the signed bundle from its publisher."
     ),
 )
 def a_lock_that_nobody_signed_where_a_key_is_trusted(place: Place) -> None:

@@ -167,6 +167,16 @@ def test_a_source_that_is_not_there_is_named_and_the_hub_is_asked(hub, reader, p
     assert reader.lines()
 
 
+def test_a_source_that_no_key_could_vouch_for_is_not_asked_and_told(
+    hub, reader, published, tmp_path
+):
+    place = shared(published, tmp_path, str(tmp_path / "share"))
+    assert discover(reader, base_of(reader), policy(place)) == [
+        f"{place}: not asked, as no key is trusted for acme/base"
+    ]
+    assert reader.lines() == []
+
+
 def test_a_source_for_other_bases_is_not_asked(hub, reader, published, tmp_path):
     place = shared(published, tmp_path, str(tmp_path / "share"))
     reader.trust_key(KEY.key_id, namespaces=["acme/*"])

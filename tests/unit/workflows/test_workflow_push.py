@@ -131,7 +131,7 @@ def test_a_version_that_nobody_signed_is_refused_before_anything_is_asked(
     assert caught.value.message == (
         "expected a signed version to push, lock@2.0.0 is signed by nobody."
     )
-    assert caught.value.hint == "Sign it: safelatch sign lock --key FILE"
+    assert caught.value.hint == "Sign it: safelatch sign lock --key KEY"
     assert not place.hub or not place.hub.log
 
 
@@ -265,7 +265,7 @@ def test_two_registries_of_one_line_are_told_apart_and_what_to_do(
         assert caught.value.hint == (
             "A line is published from one registry. Publish there what is only here: "
             "safelatch save lock@VERSION --out DIR, then in the other registry "
-            "safelatch publish DIR --name lock --version VERSION --key FILE; or push this line to a "
+            "safelatch publish DIR --name lock --version VERSION --key KEY; or push this line to a "
             "place of its own."
         )
         assert place.now() == before

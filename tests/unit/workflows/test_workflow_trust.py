@@ -99,7 +99,8 @@ def test_what_names_no_key_is_refused(tmp_path):
 
 
 def register(registry, record, bundle, name="mine", *hub):
-    aliases = [("hub", f"{repo}@{'0' * 40}") for repo in hub]
+    aliases = [("path", "/where/it/was/measured")]
+    aliases += [("hub", f"{repo}@{'0' * 40}") for repo in hub]
     return registry.add_base(name, record, bundle.files[BASE], aliases)
 
 
@@ -109,6 +110,16 @@ def test_the_names_of_a_base_are_the_registrys_where_it_has_it(record, bundle, e
     assert names_of(bundle, empty_registry) == ("tiny-base", weights)
     base = register(empty_registry, record, bundle)
     assert (base_names(base), names_of(bundle, empty_registry)) == (("mine",), ("mine", weights))
+
+
+def test_a_base_that_only_came_with_a_bundle_is_called_what_its_publisher_calls_it(
+    record, bundle, empty_registry
+):
+    """Nobody here measured it: otherwise who ships a lock for somebody's weights first names them."""
+    empty_registry.add_base("evil/base", record, bundle.files[BASE])
+    assert names_of(bundle, empty_registry) == ("tiny-base", record.weights)
+    empty_registry.add_base("mine", record, bundle.files[BASE], [("path", "/x"), ("name", "mine")])
+    assert names_of(bundle, empty_registry) == ("mine", record.weights)
 
 
 def test_the_repositories_a_base_came_from_are_its_names_and_its_name_is_none(

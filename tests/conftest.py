@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# The Hub's client reads this when it is imported: no test asks the real Hub, or waits for it.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 # A shell that runs the tests in the background has them, and all they start, ignore Ctrl-C. A
 # handler is not inherited as being ignored is: the programs under test begin with the system's.

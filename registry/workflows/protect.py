@@ -176,7 +176,13 @@ def protect(
         EvidenceError: nobody who is trusted signed it, or it is revoked (``workflows.trust``).
         SafelatchError: see the kind's ``apply`` and ``verify``; the model is as it was.
     """
-    bundle = artifact if isinstance(artifact, Bundle) else find_bundle(artifact, registry)
+
+    def approve(head: Bundle) -> None:
+        require_vouched(head, trust, registry)
+
+    bundle = artifact
+    if not isinstance(bundle, Bundle):
+        bundle = find_bundle(bundle, registry, approve=approve)
     said = None
     if bundle is not artifact or trust is not None:
         said = require_vouched(bundle, trust, registry)

@@ -8,8 +8,8 @@ and then protects the fine-tunes derived from it. The public names load on first
     model = load_protected("path/to/my-finetune")     # raises unless protection is verified
     model.safelatch                                    # what was applied, and when it was read back
 
-Stability: the names in ``__all__`` and the errors in ``registry.errors`` follow semantic versioning;
-every other module is private.
+Stability: the names in ``__all__`` and the errors of ``registry.errors`` follow semantic
+versioning; every other module is private.
 """
 
 from __future__ import annotations

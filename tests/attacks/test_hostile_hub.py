@@ -557,6 +557,7 @@ def test_old_copy_that_was_chosen(hub: Hub, cache: Path, monkeypatch: pytest.Mon
     )
     assert caught.value.hint == "Get it: HF_HUB_OFFLINE=0 hf download org/other"
     assert hub.log == []
+    monkeypatch.undo()  # before the hub's own change of the same is taken back
 
 
 def test_half_a_copy_of_a_commit(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -569,6 +570,7 @@ def test_half_a_copy_of_a_commit(hub: Hub, cache: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="in the Hub's cache while HF_HUB_OFFLINE is set"):
         fetch_model(REPO, commit)
+    monkeypatch.undo()  # before the hub's own change of the same is taken back
 
 
 def test_copy_that_others_made_while_the_hub_is_down(hub: Hub, cache: Path) -> None:

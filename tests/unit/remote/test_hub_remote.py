@@ -569,6 +569,7 @@ def test_offline_nothing_is_asked(
             ask()
         assert caught.value.hint == "Leave the offline mode: unset HF_HUB_OFFLINE"
     assert (hub.log, naps) == ([], [])
+    monkeypatch.undo()  # before the hub's own change of the same is taken back
 
 
 def test_another_endpoint_is_asked_instead(

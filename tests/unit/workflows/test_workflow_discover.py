@@ -207,6 +207,7 @@ def test_offline_nothing_is_asked_and_the_error_says_so(hub, reader, site, monke
         "got: offline mode."
     )
     assert hub.log == []
+    monkeypatch.undo()  # before the hub's own change of the same is taken back
 
 
 def test_a_hub_that_is_down_is_no_reason_for_another_error(hub, reader, site):

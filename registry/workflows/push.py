@@ -257,7 +257,8 @@ def _is_ahead(remote: Remote, theirs: Line, own: Line) -> bool:
 def _is_disowned(registry: Registry, theirs: bytes) -> bool:
     """Return whether every key that a line names is revoked here."""
     revoked = {key.key_id for key in registry.trusted_keys() if key.revoked_at is not None}
-    return revoked.issuperset(keys_named_in(theirs))
+    named = keys_named_in(theirs)
+    return bool(named) and revoked.issuperset(named)
 
 
 def _is_there(remote: Remote, snapshot: Snapshot, path: str, data: bytes) -> bool:

@@ -21,7 +21,7 @@ from registry.errors import (
 from registry.reference import Reference
 from registry.workflows import publication
 from registry.workflows import push as push_workflow
-from registry.workflows.fetch import line_in
+from registry.workflows.fetch import fetch_bundle, line_in
 from registry.workflows.pull import pull
 from registry.workflows.push import push_all
 from registry.workflows.remotes import open_remote
@@ -294,6 +294,25 @@ def test_what_the_fork_is_told_to_do_works(here, site, place, tmp_path):
     publish(here, tmp_path / "saved", name="lock", version="1.2.0", signer=Signer([KEY]))
     push(here, place)
     assert files_of("1.2.0") < set(place.now().files)
+
+
+def test_what_a_thief_pushed_is_gone_over_once_the_stolen_key_is_revoked(
+    here, site, place, tmp_path
+):
+    backup = shutil.copytree(tmp_path / "publisher", tmp_path / "backup")
+    with copied(backup, tmp_path / "thief") as thief:
+        put(thief, site, tmp_path, "66.0", alpha=0.5)
+        push(thief, place)
+    put(here, site, tmp_path, "1.1.0")
+    with pytest.raises(LineForkError):
+        push(here, place)
+    here.revoke_key(KEY.key_id, "stolen")
+    here.trust_key(NEXT.key_id, namespaces=["*"])
+    sign_again(here, "lock", Signer([NEXT]))
+    push(here, place)
+    shown = fetch_bundle(place.reference)
+    assert shown.bundle.manifest.version == "1.1.0"
+    assert set(line_in(shown.bundle.line).versions) == {"1.0.0", "1.1.0"}
 
 
 def test_a_place_of_another_line_is_left_alone(here, site, place, tmp_path):

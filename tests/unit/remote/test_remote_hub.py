@@ -41,7 +41,7 @@ def test_the_clients_own_got_is_not_said_twice(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_args: Any, **_given: Any) -> None:
         raise OSError("Got: ConnectError: no route\nAn error happened")
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
     with pytest.raises(HubError, match=r"on the Hub, got: ConnectError: no route\.\n"):
         fetch_model("org/model")

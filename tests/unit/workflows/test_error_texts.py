@@ -649,7 +649,7 @@ def a_hub_out_of_reach(place: Place) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
-    place.patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    place.patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     place.patch.setattr(huggingface_hub.HfApi, "model_info", refuse)
     fetch_model("org/model", revision=None)
 

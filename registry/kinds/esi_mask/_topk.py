@@ -252,7 +252,7 @@ def _chunks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     import numpy as np
 
     for start in range(0, array.size, _CHUNK):
-        yield start, np.ascontiguousarray(array[start : start + _CHUNK]).view(np.uint32)
+        yield start, array[start : start + _CHUNK].view(np.uint32)
 
 
 def _refusals(values: np.ndarray) -> np.ndarray:

@@ -238,9 +238,8 @@ def timed(work: Callable[[], Any]) -> float:
 
 def use(masks: np.ndarray | Iterator[np.ndarray]) -> None:
     """Take masks that come one at a time, and let each go."""
-    if not isinstance(masks, np.ndarray):
-        for _ in masks:
-            pass
+    for _ in () if isinstance(masks, np.ndarray) else masks:
+        pass
 
 
 def measure(name: str, indices: np.ndarray, numel: int, rounds: int) -> None:
@@ -292,9 +291,9 @@ def main() -> None:
     print(f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d}, {os.cpu_count()} cores, load "
           f"{os.getloadavg()[0]:.1f} before, Python {platform.python_version()}, "
           f"{', '.join(libraries)}")  # fmt: skip
-    for name, make in (("uniform", uniform), ("clustered", clustered)):
+    for make in (uniform, clustered):
         indices = make(arguments.numel, arguments.seed)
-        measure(name, indices, arguments.numel, arguments.rounds)
+        measure(make.__name__, indices, arguments.numel, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -157,12 +157,12 @@ def pack(selected: Mapping[str, np.ndarray], numels: Mapping[str, int], *, what:
     rows: list[list[int]] = []
     frames: list[bytes] = []
     unpacked = bytearray()
-    first = -1  # row of the tensor that begins the frame
+    first = 0  # row of the tensor that begins the frame
     for number, name in enumerate(sorted(numels)):
         indices = selected.get(name, np.empty(0, dtype=np.uint32))
         gaps = encode(indices, numels[name], what=f"{what}: {name}")
         rows.append([indices.size, len(gaps), 0])
-        if gaps and not unpacked:
+        if not unpacked:
             first = number
         unpacked += gaps
         if len(unpacked) >= FRAME_GAPS or (unpacked and number == len(numels) - 1):

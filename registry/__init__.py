@@ -18,20 +18,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from registry.store.catalog import Registry
+    from registry.workflows.guard import guard
     from registry.workflows.load import load_protected
     from registry.workflows.protect import protect, protected, unprotect
+    from registry.workflows.trainer_callback import SafetyCallback
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Registry": "registry.store.catalog",
+    "SafetyCallback": "registry.workflows.trainer_callback",
+    "guard": "registry.workflows.guard",
     "load_protected": "registry.workflows.load",
     "protect": "registry.workflows.protect",
     "protected": "registry.workflows.protect",
     "unprotect": "registry.workflows.protect",
 }
 
-__all__ = ["Registry", "__version__", "load_protected", "protect", "protected", "unprotect"]
+__all__ = [
+    "Registry", "SafetyCallback", "__version__", "guard", "load_protected", "protect", "protected",
+    "unprotect",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

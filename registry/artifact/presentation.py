@@ -100,6 +100,7 @@ class Chart:
         x_label: With the unit.
         panels: From top to bottom.
         mark: An x that was chosen, and what it is called.
+        band: Whole numbers of x that were chosen, the first and the last, and what they are called.
         names: What stands at x = 0, 1, 2, ... instead of numbers; empty for numbers.
     """
 
@@ -109,6 +110,7 @@ class Chart:
     x_label: str
     panels: tuple[Panel, ...]
     mark: tuple[float, str] | None = None
+    band: tuple[int, int, str] | None = None
     names: tuple[str, ...] = ()
 
 

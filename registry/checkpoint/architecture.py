@@ -31,6 +31,7 @@ _LLAMA_LIKE: dict[str, Any] = {
     "recomputed": (".self_attn.rotary_emb.inv_freq",),
 }
 _HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+_POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 _QWEN_WINDOWS = Windows(per_layer=True, switch="use_sliding_window", first="max_window_layers")
 _QWEN_DEFAULTS: dict[str, Any] = {
     "hidden_act": "silu",
@@ -113,6 +114,7 @@ _ROWS = (
             "vocab_size": 32_000,
         },
         windows=Windows(),
+        routers=("mlp.gate",),
         aliases=(("num_experts", "num_local_experts"),),
         regrouped=(
             Regrouped("block_sparse_moe.gate.weight", "mlp.gate.weight"),
@@ -148,6 +150,25 @@ _ROWS = (
         **_LLAMA_LIKE,
     ),
     Sites(
+        family="gemma",
+        o_proj_has_bias="attention_bias",
+        defaults={
+            "attention_bias": False,
+            "head_dim": 256,
+            "hidden_act": "gelu_pytorch_tanh",
+            "intermediate_size": 24576,
+            "max_position_embeddings": 8192,
+            "num_key_value_heads": 16,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10_000.0,
+            "tie_word_embeddings": True,
+            "use_bidirectional_attention": False,
+            "vocab_size": 256_000,
+        },
+        read_as=(("hidden_act", "gelu", "gelu_pytorch_tanh"),),
+        **_LLAMA_LIKE,
+    ),
+    Sites(
         family="gemma2",
         o_proj_has_bias="attention_bias",
         defaults=_GEMMA_DEFAULTS
@@ -159,6 +180,7 @@ _ROWS = (
             "vocab_size": 256_000,
         },
         windows=Windows(per_layer=True, full_every=2),
+        post_norms=_POST_NORMS,
         **_LLAMA_LIKE,
     ),
     Sites(
@@ -176,6 +198,7 @@ _ROWS = (
         },
         windows=Windows(per_layer=True, full_every="sliding_window_pattern"),
         head_norms=_HEAD_NORMS,
+        post_norms=_POST_NORMS,
         **_LLAMA_LIKE,
     ),
     Sites(

@@ -120,7 +120,7 @@ def _stated(config: Mapping[str, Any], sites: Sites, name: str) -> Any:
     value = config.get(name)
     if value is None and not (name in config and name in _NULL_SAYS_NONE):
         return sites.defaults[name]
-    return value
+    return next((new for field, old, new in sites.read_as if (field, old) == (name, value)), value)
 
 
 def _shortest_float32(value: Any) -> Any:

@@ -128,8 +128,13 @@ class Checkpoint:
         """Tensor name to shape."""
         return {name: info.shape for name, info in self.tensors.items()}
 
-    def pieces(self, name: str) -> Iterator[memoryview]:
+    def pieces(self, name: str, begin: int = 0, end: int | None = None) -> Iterator[memoryview]:
         """Yield the bytes of tensor ``name`` in order; a piece is valid until the next one.
+
+        Args:
+            name: The tensor.
+            begin: First byte of it that is read.
+            end: Byte behind the last one that is read; its end by default.
 
         Raises:
             KeyError: there is no such tensor.
@@ -146,9 +151,10 @@ class Checkpoint:
             buffer = self._buffers.pop()  # one a thread: fresh memory costs as much as the reading
         except IndexError:
             buffer = memoryview(bytearray(PIECE))
+        stop = info.nbytes if end is None else end
         try:
-            for start in range(0, info.nbytes, PIECE):
-                piece = buffer[: min(PIECE, info.nbytes - start)]
+            for start in range(begin, stop, PIECE):
+                piece = buffer[: min(PIECE, stop - start)]
                 self._read_into(piece, file, info, start)
                 yield piece
         finally:

@@ -92,8 +92,11 @@ class Sites:
             type reads it; ``None`` for a width says that it follows from the others.
         windows: Which layers have a window; ``None`` where no layer can.
         head_norms: Norms over one head, under the layer: their weight is [head_dim].
+        post_norms: Norms, under the layer, whose output is what is added to the residual stream.
+        routers: Live modules, under the layer, that choose which experts a token goes to.
         aliases: Second names of config fields, with the name used here.
         rope_types: Old names of rotary types, with the one they are read as.
+        read_as: Config values that this family's class takes for another one: (field, old, new).
         bare_prefix: Start of all names that files of the model without its head leave out and
             loaders add; empty where it is part of the names.
         regrouped: Tensors that a loader puts in another place.
@@ -114,8 +117,11 @@ class Sites:
     defaults: Mapping[str, Any]
     windows: Windows | None = None
     head_norms: tuple[str, ...] = ()
+    post_norms: tuple[str, ...] = ()
+    routers: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
     rope_types: tuple[tuple[str, str], ...] = ()
+    read_as: tuple[tuple[str, str, str], ...] = ()
     bare_prefix: str = ""
     regrouped: tuple[Regrouped, ...] = ()
 

@@ -101,6 +101,30 @@ def held_in(values: Values, dtype: str) -> str:
     return dtype
 
 
+def holds(wider: str, dtype: str) -> bool:
+    """Whether the float dtype ``wider`` has every value of the float ``dtype``."""
+    (bits, smallest), (wanted, least) = _MANTISSA[wider], _MANTISSA[dtype]
+    return bits >= wanted and smallest <= least
+
+
+def exact_bits(values: Values, dtype: str) -> bytes | None:
+    """Return ``values`` as raw bits of a float ``dtype``; ``None`` where one is not a value of it.
+
+    Raises:
+        KeyError: ``dtype`` is no float of 16 bits or more.
+    """
+    import numpy as np
+
+    cast = rounded(values, dtype)
+    if cast is None or not np.array_equal(cast, values, equal_nan=True):
+        return None
+    with np.errstate(invalid="ignore"):
+        if dtype != "BF16":
+            return bytes(cast.astype(_PLAIN_DTYPES[dtype]).tobytes())
+        wide = cast.astype(np.float32).view(np.uint32) >> np.uint32(16)
+        return bytes(wide.astype("<u2").tobytes())
+
+
 def is_float(dtype: str) -> bool:
     """Whether ``dtype`` is a float of 16 bits or more."""
     return dtype in _MANTISSA

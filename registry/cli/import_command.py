@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,19 +10,32 @@ import click
 from registry.cli.arguments import FOLDER, MODEL, revision_option
 from registry.cli.completion import bases, or_folders
 from registry.cli.invocation import Invocation, example, format_option, pass_invocation
+from registry.kinds import KINDS, kind_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from registry.workflows.import_lock import Opened
+
+
+_NAMES = [f"published:{name}" for kind in KINDS.values() for name in kind.published]
 
 
 @click.command(
     "import",
+    help="Import an official .safelock file, or a published range.\n\n"
+    "Nothing of a file is executed. Without --base the result can be looked at alone. FILE may be "
+    "such a result: with --base it is bound to the base it was made from, as a draft whose "
+    "strength is still to be measured.\n\n"
+    "FILE may also name what a paper gives for one model, published and not measured again; its "
+    f"base is needed then. There are: {', '.join(_NAMES)}.",
     epilog=example(
         "safelatch import theirs.safelock --out ./unbound",
         "safelatch import theirs.safelock --base ./my-base --out ./lock",
+        f"safelatch import {_NAMES[0]} --base MODEL --out ./layers",
     ),
 )
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=click.Path())
 @click.option(
     "--base",
     type=MODEL,
@@ -39,20 +51,16 @@ if TYPE_CHECKING:
 @format_option()
 @pass_invocation
 def import_(
-    invocation: Invocation, file: Path, base: str | None, revision: str | None, out: Path
+    invocation: Invocation, file: str, base: str | None, revision: str | None, out: Path
 ) -> None:
-    """Import an official .safelock file; nothing of it is executed.
-
-    Without --base the result can be looked at alone. FILE may be such a result: with --base it is
-    bound to the base it was made from, as a draft whose strength is still to be measured.
-    """
+    """Import what others published; the help says how."""
     from registry.artifact.bundle import require_new_folder, write_bundle
     from registry.artifact.unbound import write_unbound
     from registry.cli.models import read_base
-    from registry.workflows.import_lock import open_file
+    from registry.workflows.import_lock import open_source
 
     require_new_folder(out)
-    opened = open_file(file)
+    opened = open_source(file)
     promised = None
     if base is None:
         unbound = opened.unbound()
@@ -74,9 +82,12 @@ def _print_imported(
     from registry.report.table import pairs
     from registry.report.verdicts import line
 
-    contents = opened.foreign.describe()
-    state = "unbound" if base is None else "uncalibrated"
-    fact = "bound to no base" if base is None else f"for {base['name']}, alpha uncalibrated"
+    contents = opened.contents.describe()
+    is_measured = hasattr(kind_of(opened.kind).verb("extract"), "calibrate")
+    state = "unbound" if base is None else "uncalibrated" if is_measured else "draft"
+    fact = {"unbound": "bound to no base", "uncalibrated": ", alpha uncalibrated"}.get(state, "")
+    if base is not None:
+        fact = f"for {base['name']}{fact}"
     head = line("imported", str(out), opened.kind, fact)
     shown = {"source": opened.source.name, "sha256": opened.source.sha256, **contents}
     invocation.emit(
@@ -93,9 +104,11 @@ def _print_imported(
     )
     place = shlex.quote(str(out))
     invocation.say(
-        f"next, name its base: safelatch import {place} --base BASE --out DIR"
-        if base is None
-        else f"next, measure its strength: safelatch calibrate {place}"
+        {
+            "unbound": f"next, name its base: safelatch import {place} --base BASE --out DIR",
+            "uncalibrated": f"next, measure its strength: safelatch calibrate {place}",
+            "draft": f"next, publish it: safelatch publish {place} --name NAME --version V",
+        }[state]
     )
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from registry.store.values import Version
 
 
-_FOLLOWING = ("safety-layers", "esi-mask")
+_FOLLOWING = ("esi-mask",)
 """Kinds that the README names and a later release makes."""
 
 
@@ -67,7 +67,7 @@ def _extract_command(kind: Kind) -> click.Command:
         seed: int,
         device: str,
         revision: str | None,
-        **options: float,
+        **options: Any,
     ) -> None:
         bundle = _extract(invocation, kind, base, out, data, seed, device, revision, options)
         _print_made(invocation, bundle, out)
@@ -80,8 +80,8 @@ def _extract_command(kind: Kind) -> click.Command:
         click.option("--out", type=FOLDER, required=True, metavar="DIR",
                      help="New folder for the draft."),
         click.option("--data", type=FILE, metavar="FILE",
-                     help="Preference pairs as JSON lines; rows of split 'make' are used. "
-                     "[default: the packaged pairs]"),
+                     help=f"Your own prompts as JSON lines; of split {_splits(kind)}. "
+                     f"[default: the packaged set {kind.data}]"),
         seed_option("Seed of every random choice; recorded."),
         device_option,
         revision_option,
@@ -97,19 +97,22 @@ def _extract_command(kind: Kind) -> click.Command:
     )(command)
 
 
+def _splits(kind: Kind) -> str:
+    return " and ".join(repr(split) for split in kind.splits)
+
+
 def _option(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    whole = isinstance(option.default, int)
-    return click.option(
-        f"--{option.name.replace('_', '-')}",
-        option.name,
-        type=click.IntRange(min=int(option.minimum))
-        if whole
-        else click.FloatRange(min=option.minimum),
-        default=option.default,
-        show_default=True,
-        metavar="N" if whole else "X",
-        help=option.help,
-    )
+    given: dict[str, Any] = {"default": option.default, "show_default": True, "help": option.help}
+    flag = option.name.replace("_", "-")
+    if isinstance(option.default, bool):
+        return click.option(f"--{flag}/--no-{flag}", option.name, **given)
+    if isinstance(option.default, str):
+        given |= {"type": click.Choice(option.choices)}
+    elif isinstance(option.default, int):
+        given |= {"type": click.IntRange(min=int(option.minimum)), "metavar": "N"}
+    else:
+        given |= {"type": click.FloatRange(min=option.minimum), "metavar": "X"}
+    return click.option(f"--{flag}", option.name, **given)
 
 
 def _extract(  # noqa: PLR0917 -- one use case, every value named by the command
@@ -121,23 +124,28 @@ def _extract(  # noqa: PLR0917 -- one use case, every value named by the command
     seed: int,
     device: str,
     revision: str | None,
-    options: dict[str, int | float],
+    options: dict[str, Any],
 ) -> Bundle:
     from registry.artifact.bundle import require_new_folder, write_bundle
     from registry.cli.models import open_live, read_base
-    from registry.measure.prompts import read_pairs
     from registry.workflows import make
+    from registry.workflows.unfinished import Unfinished
 
     require_new_folder(out)
-    pairs = None if data is None else read_pairs(data).split("make")
+    rows = make.packaged_data(kind.name) if data is None else make.read_data(kind.name, data)
     with invocation.progress() as progress:
         source = read_base(invocation, base, revision=revision, progress=progress)
         model, tokenizer = open_live(source.identified, device)
+        given: dict[str, Any] = {"seed": seed, "options": options, "data": rows}
+        notes = Unfinished(out, make.describe_run(kind.name, source.identified, model, **given))
+        if notes.taken_up:
+            invocation.say(f"goes on from {notes.taken_up} measurements in {notes.path}")
         bundle = make.extract(
-            kind.name, source.identified, model, tokenizer, base_name=source.name, seed=seed,
-            options=options, pairs=pairs, progress=progress,
+            kind.name, source.identified, model, tokenizer, base_name=source.name, notes=notes,
+            progress=progress, **given,
         )  # fmt: skip
     write_bundle(bundle, out)
+    notes.finish()
     return bundle
 
 

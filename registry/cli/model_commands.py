@@ -163,27 +163,33 @@ def inspect(
 ) -> None:
     """Say which protection a model's bytes carry.
 
-    NAME@V alone is looked for, or else every active artifact of the model's base.
+    NAME@V alone is looked for, or else every active artifact of the model's base. MODEL may be an
+    adapter's folder, for the kinds that can tell what it leaves of an artifact in its base.
     """
-    from registry.report.verdicts import inspections_csv, inspections_table
+    from registry.checkpoint.adapter import is_adapter
+    from registry.plainfile import expanded
+    from registry.report.verdicts import inspections_csv, inspections_text
     from registry.workflows.bases import find_base
     from registry.workflows.find import bundles_for_base, find_bundle
     from registry.workflows.inspect import inspect as inspect_bytes
+    from registry.workflows.inspect import inspect_adapter, speaks_of_adapters
 
     reference = None if ref is None else reference_to(ref)
     with _registry_for(invocation, reference) as registry:
-        if reference is not None:
-            bundles = [find_bundle(reference, registry)]
+        bundles = [] if reference is None else [find_bundle(reference, registry)]
+        if bundles and is_adapter(expanded(model)) and speaks_of_adapters(bundles[0]):
+            inspections = inspect_adapter(model, bundles)
+        else:
             identified = _read(invocation, model, revision, no_cache=no_cache)
-        elif registry is not None:
-            identified = _read(invocation, model, revision, no_cache=no_cache)
-            weights = find_base(registry, identified).base.weights
-            bundles = bundles_for_base(registry, weights)
-    found = [inspection.to_dict() for inspection in inspect_bytes(identified, bundles)]
+            if registry is not None and reference is None:
+                weights = find_base(registry, identified).base.weights
+                bundles = bundles_for_base(registry, weights)
+            inspections = inspect_bytes(identified, bundles)
+    found = [inspection.to_dict() for inspection in inspections]
     if not found:
         invocation.say("its base is registered, no active artifact is")
     invocation.emit(
-        text=lambda: inspections_table(found).to_text(),
+        text=lambda: inspections_text(found),
         document=found,
         table=inspections_csv(found),
     )

@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.cli.invocation import one_stage
-from registry.errors import (
-    BaseModelMismatchError,
-    BaseNotFoundError,
-    CheckpointNotFoundError,
-)
+from registry.errors import BaseModelMismatchError, BaseNotFoundError
 
 if TYPE_CHECKING:
     from registry.artifact.bundle import Bundle
@@ -68,7 +64,7 @@ def read_base(
         BaseModelMismatchError: its files hold other weights now.
     """
     from registry.plainfile import expanded
-    from registry.workflows.bases import default_name
+    from registry.workflows.bases import default_name, registered_files
 
     locator, known = text, None
     if not expanded(text).exists():
@@ -84,25 +80,6 @@ def read_base(
         )
     found = known or registered_weights(invocation, identified.record.weights)
     return BaseModel(identified, found.name if found is not None else default_name(identified))
-
-
-def registered_files(base: Base) -> tuple[str, str | None]:
-    """Return where the files of ``base`` are: a folder that exists, or a Hub id and a commit.
-
-    Raises:
-        CheckpointNotFoundError: nowhere that is known here.
-    """
-    for alias in base.aliases:
-        if alias.scheme == "path" and Path(alias.value).exists():
-            return alias.value, None
-    for alias in base.aliases:
-        if alias.scheme == "hub":
-            repo, _, commit = alias.value.partition("@")
-            return repo, commit or None
-    raise CheckpointNotFoundError(
-        f"expected the files of the base {base.name}, none are where they were registered.",
-        hint="Say where they are: safelatch base add MODEL",
-    )
 
 
 def open_live(model: Identified, device: str = "auto") -> tuple[Any, Any]:

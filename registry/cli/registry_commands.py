@@ -67,7 +67,11 @@ def list_(invocation: Invocation) -> None:
 
 
 @click.command(
-    epilog=example("safelatch show my-lock@1.0.0", "safelatch show my-lock --field digest")
+    epilog=example(
+        "safelatch show my-lock@1.0.0",
+        "safelatch show my-lock --field digest",
+        "safelatch show my-layers --as peft",
+    )
 )
 @artifact_argument
 @click.option(
@@ -75,19 +79,64 @@ def list_(invocation: Invocation) -> None:
     metavar="NAME",
     help="Print this member of the JSON form alone, such as base.name. [default: everything]",
 )
+@click.option(
+    "--as",
+    "engine",
+    metavar="ENGINE",
+    help="Print alone what keeps it while training with ENGINE: peft, axolotl or trl. "
+    "[default: none]",
+)
 @format_option()
 @pass_invocation
-def show(invocation: Invocation, ref: str, field: str | None) -> None:
+def show(invocation: Invocation, ref: str, field: str | None, engine: str | None) -> None:
     """Show one artifact of the registry, or of a folder.
 
     NAME alone is the newest active version; a draft is named by its folder, as in ./lock.
     """
+    if engine is not None:
+        _print_training_config(invocation, ref, engine, field)
+        return
     document = _document(invocation, ref)
     if field is not None:
         value = _member(document, field, ref)
         invocation.emit(text=lambda: _plain(value), document=value)
         return
     invocation.emit(text=lambda: _show_text(document), document=document)
+
+
+def _print_training_config(
+    invocation: Invocation, ref: str, engine: str, field: str | None
+) -> None:
+    from registry.checkpoint.geometry import Geometry
+    from registry.errors import UsageError
+    from registry.kinds import KINDS, kind_of, parse_body
+    from registry.workflows.find import find_bundle, stored_bundle
+
+    if field is not None:
+        raise UsageError(
+            f"expected --field or --as, got both: {field[:80]!r} and {engine[:80]!r}.",
+            hint="See how: safelatch show --help",
+        )
+    reference = reference_to(ref)
+    if reference.scheme in {"file", "hf"}:
+        bundle, called = find_bundle(reference), ref
+    else:
+        with invocation.registry() as registry:
+            bundle = stored_bundle(registry, reference)[0]
+        called = bundle.manifest.label
+    kind = bundle.manifest.kind
+    write = getattr(kind_of(kind).verb("guard"), "training_config", None)
+    if write is None:
+        kept = [n for n, k in KINDS.items() if hasattr(k.verb("guard"), "training_config")]
+        raise UsageError(
+            f"expected an artifact that is kept while training ({', '.join(kept)}), got "
+            f"{called}, a {kind}: it is put on a model that was trained already.",
+            hint="Load the result with: registry.load_protected(MODEL)",
+        )
+    geometry = Geometry.from_dict(dict(bundle.manifest.geometry))
+    text = write(parse_body(bundle), geometry, engine, artifact=called).rstrip("\n")
+    document = {"artifact": called, "kind": kind, "engine": engine, "config": text}
+    invocation.emit(text=text, document=document)
 
 
 def _document(invocation: Invocation, ref: str) -> dict[str, Any]:

@@ -60,3 +60,10 @@ class CalibrationError(SafelatchError):
 
     code = "calibration"
     exit_code = 1
+
+
+class LocalizationError(SafelatchError):
+    """No contiguous range of layers was found that carries refusals."""
+
+    code = "not-localized"
+    exit_code = 1

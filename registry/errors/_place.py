@@ -35,6 +35,12 @@ class ApplyError(SafelatchError):
     code = "apply"
 
 
+class GuardError(SafelatchError):
+    """What an artifact protects cannot be kept while this model is trained like this."""
+
+    code = "guard"
+
+
 class TargetModuleMissingError(ApplyError):
     """The model has no module at the site the artifact names."""
 

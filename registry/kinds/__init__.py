@@ -1,6 +1,6 @@
 """Kinds times six verbs: one folder per kind, one file per verb.
 
-Here today: ``safety-lock``; ``safety-layers`` and ``esi-mask`` follow.
+Here today: ``safety-lock`` and ``safety-layers``; ``esi-mask`` follows.
 
     body      what the artifact says; nothing but Python and numpy
     extract   make it from a base model
@@ -27,6 +27,8 @@ from registry.wording import INSTALL_NEWER
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from registry.measure.prompts import Split
+
 Verb = Literal["body", "extract", "guard", "apply", "verify", "inspect"]
 
 
@@ -36,15 +38,17 @@ class Option:
 
     Attributes:
         name: Python name; the option is ``--name`` with dashes.
-        default: Default value; its type is the option's type.
+        default: Default value; its type is the option's type. A switch is on or off.
         help: What it means, with the unit.
-        minimum: Smallest value accepted.
+        minimum: Smallest number accepted.
+        choices: The texts accepted, of a text.
     """
 
     name: str
-    default: int | float
+    default: bool | int | float | str
     help: str
-    minimum: int | float
+    minimum: int | float = 0
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,12 @@ class Kind:
         paper: Where the method is from.
         words: What names and cards say that declare this kind, lower case.
         options: Options of ``extract``.
+        data: The packaged prompt set that ``extract`` takes by default.
+        splits: The splits of it that are taken, of a user's own set too.
         imports: Suffixes of foreign files that can be imported, lower case; see ``contract``.
+        published: Names of what the paper gives for single models: ``import published:NAME``.
+        rewrites: Whether applying it puts other weights in place: it goes onto a model before
+            what is computed from the weights that are there.
     """
 
     name: str
@@ -67,7 +76,11 @@ class Kind:
     paper: str
     words: tuple[str, ...]
     options: tuple[Option, ...]
+    data: str = "preference_pairs"
+    splits: tuple[Split, ...] = ("make",)
     imports: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+    rewrites: bool = False
 
     def verb(self, verb: Verb) -> ModuleType:
         """Return the module that holds ``verb``, imported now."""
@@ -90,6 +103,38 @@ KINDS: dict[str, Kind] = {
                 Option("repeats", 2, "Repetitions of the cross-validation.", 1),
             ),
             imports=(".safelock",),
+        ),
+        Kind(
+            name="safety-layers",
+            folder="safety_layers",
+            title="a contiguous range of layers that carries refusals, kept while training",
+            paper="Safety Layers (Li et al., arXiv 2408.17003)",
+            words=("safety-layers", "safetylayers", "sppft"),
+            options=(
+                Option("alpha", 0.0, "Scaling factor of the search; 0: chosen by its rule.", 0),
+                Option("answer_tokens", 16, "Length of the answers that are scored, in tokens.", 1),
+                Option("limit", 0, "Use the first N prompts of each set; 0: all.", 0),
+                Option(
+                    "attention_output",
+                    default=False,
+                    help="Scale the attention's output projection too.",
+                ),
+                Option(
+                    "norms",
+                    "frozen",
+                    "The range's norms while training; trainable, as in the paper.",
+                    choices=("frozen", "trainable"),
+                ),
+            ),
+            data="scary",
+            splits=("make", "calibrate"),
+            published=(
+                "phi-3-mini-4k-instruct",
+                "llama-2-7b-chat",
+                "llama-3-8b-instruct",
+                "gemma-2b-it",
+            ),
+            rewrites=True,
         ),
     )
 }

@@ -8,7 +8,12 @@ base still holds in a fine-tune; a kind that found nothing that could change lea
 ``present`` is optional in ``body``: what a card shows of an artifact, see ``PresentVerb``; a kind
 without it is shown by its title and its paper.
 ``read_foreign`` and ``parse_foreign`` are optional in ``extract``, and there where the kind's row
-names suffixes it ``imports``: see ``ForeignVerb``.
+names suffixes it ``imports``: see ``ForeignVerb``. ``PUBLISHED``, a mapping from name to
+``Bindable``, is there where the row names what is ``published``; no two kinds share a name.
+``content`` is optional in a body: the digest of what it puts on a model, where the digest of its
+tensors does not say that; what has the same content is on a model once.
+``inspect_adapter`` is optional in ``inspect``: see ``InspectAdapterVerb``.
+``training_config`` is optional in ``guard``: see ``TrainingConfigVerb``.
 """
 
 from __future__ import annotations
@@ -24,7 +29,30 @@ if TYPE_CHECKING:
     from registry.checkpoint.architecture import Sites
     from registry.checkpoint.geometry import Geometry
     from registry.checkpoint.reader import Checkpoint
-    from registry.measure.prompts import Pair, PromptSet
+    from registry.checkpoint.record import BaseRecord
+    from registry.measure.prompts import PromptSet
+
+
+class Notes(Protocol):
+    """What an interrupted ``extract`` need not measure again."""
+
+    def recall(self, key: str) -> Any | None:
+        """Return what was kept under ``key``, JSON values; ``None`` if nothing was."""
+
+    def keep(self, key: str, value: Any) -> None:
+        """Keep ``value``, JSON values, before anything else is measured."""
+
+
+class BaseTensors(Protocol):
+    """The weights of an artifact's base, where they are at hand."""
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a tensor, of the digest that the base record states.
+
+        Raises:
+            CheckpointNotFoundError: the base is not at hand.
+            EvidenceError: what is there is another model.
+        """
 
 
 class Body(Protocol):
@@ -101,26 +129,31 @@ class ExtractVerb(Protocol):
         self,
         model: Any,
         tokenizer: Any,
-        pairs: PromptSet[Pair],
+        data: PromptSet[Any],
         *,
         seed: int,
-        options: Mapping[str, int | float],
+        options: Mapping[str, Any],
+        notes: Notes,
         progress: Callable[[str, int, int], None] | None,
     ) -> Extraction:
-        """Make an artifact from a base."""
+        """Make an artifact from a base; ``data`` is of the set that the kind's row names."""
 
 
-class Foreign(Protocol):
-    """What a file that somebody else made says, before it is bound to a base."""
+class Bindable(Protocol):
+    """What somebody else found, before it is bound to a base."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what people ask about it; follows from the tensors."""
-
-    def to_tensors(self) -> dict[str, Any]:
-        """Return its tensors, NumPy arrays."""
+        """Return what people ask about it."""
 
     def bind(self, geometry: Geometry) -> Body:
         """Return the body of a draft for a base of this geometry, or raise ``GeometryError``."""
+
+
+class Foreign(Bindable, Protocol):
+    """What a file that somebody else made says; ``describe`` follows from the tensors."""
+
+    def to_tensors(self) -> dict[str, Any]:
+        """Return its tensors, NumPy arrays."""
 
 
 class ForeignVerb(Protocol):
@@ -143,11 +176,25 @@ class GuardVerb(Protocol):
         """Keep what must be kept while training."""
 
 
+class TrainingConfigVerb(Protocol):
+    """The optional part of ``guard.py``: the same for other tools, as text; no torch."""
+
+    def training_config(self, body: Any, geometry: Geometry, engine: str, *, artifact: str) -> str:
+        """Return what goes into the config of ``engine`` so that it keeps what must be kept."""
+
+
 class ApplyVerb(Protocol):
     """``apply.py``: a live model, all or nothing."""
 
     def apply(
-        self, model: Any, body: Any, *, owner: str, alpha: float | None, allow_unsafe: bool
+        self,
+        model: Any,
+        body: Any,
+        *,
+        base: BaseTensors | None,
+        owner: str,
+        alpha: float | None,
+        allow_unsafe: bool,
     ) -> Application:
         """Apply under the identity ``owner``; an error leaves the model as it was."""
 
@@ -172,6 +219,13 @@ class InspectVerb(Protocol):
 
     def inspect(self, checkpoint: Checkpoint, body: Any, sites: Sites) -> Inspection:
         """Look for the artifact."""
+
+
+class InspectAdapterVerb(Protocol):
+    """The optional part of ``inspect.py``: what an adapter leaves of the artifact in its base."""
+
+    def inspect_adapter(self, record: BaseRecord, body: Any, sites: Sites) -> Inspection:
+        """Look for the artifact in the base with the adapter merged into it."""
 
 
 CONTRACT: dict[str, type[Any]] = {

@@ -20,6 +20,7 @@ from registry.checkpoint.lineage import Squares, vector_role
 from registry.checkpoint.sketch import extent, positions
 from registry.errors import VerificationError
 from registry.live.attach import attached_shifts, original_bias
+from registry.live.wrapped import gathered
 from registry.wording import listed
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def require_same_values(model: nn.Module, record: BaseRecord) -> Compared:
         if entry.name.endswith(sites.recomputed):
             recomputed.append(entry.name)
             continue
-        held = _held(live, sites, entry)
+        held = held_part(live, sites, entry)
         if held is None:
             findings.append(f"{entry.name}: expected in the model, it has no such tensor")
             continue
@@ -79,10 +80,10 @@ def require_same_values(model: nn.Module, record: BaseRecord) -> Compared:
                 f"{entry.name}: expected shape {list(entry.shape)}, got {list(held.shape)}"
             )
             continue
-        expected = _decode(record.samples[entry.name], entry.dtype).to(held.dtype)
+        expected = decode(record.samples[entry.name], entry.dtype).to(held.dtype)
         where = torch.from_numpy(positions(entry.name, entry.shape)).to(held.device)
         got = held.reshape(-1)[where].cpu()
-        different = int((~_same(expected, got)).sum())
+        different = int((~same_values(expected, got)).sum())
         values += len(expected)
         if different:
             findings.append(
@@ -98,8 +99,11 @@ def require_same_values(model: nn.Module, record: BaseRecord) -> Compared:
     return Compared(len(record.entries) - len(recomputed), values, tuple(recomputed))
 
 
-def _held(live: Mapping[str, Tensor], sites: Sites, entry: Entry) -> Tensor | None:
-    """Return the part of the live model that holds a stored tensor, ``None`` where none does."""
+def held_part(live: Mapping[str, Tensor], sites: Sites, entry: Entry) -> Tensor | None:
+    """Return the part of the live model that holds a stored tensor, ``None`` where none does.
+
+    It shares the parameter's memory.
+    """
     place = sites.place_of(entry.name)
     whole = live.get(place.name)
     if whole is None or place.index is None:
@@ -148,15 +152,15 @@ def live_distance(model: nn.Module, base: BaseRecord) -> float:
     for entry in base.entries:
         if not entry.numel or entry.name.endswith(sites.recomputed):
             continue
-        held = _own(model, _held(live, sites, entry), entry.name)
+        held = own_part(model, held_part(live, sites, entry), entry.name)
         if held is None or tuple(held.shape) != tuple(entry.shape):
             if sites.layer_of(entry.name) is None:
                 continue
             return math.inf
         flat = extent(entry.shape).flat
-        ours = _decode(base.samples[entry.name], entry.dtype)[:flat].double()
+        ours = decode(base.samples[entry.name], entry.dtype)[:flat].double()
         where = torch.from_numpy(positions(entry.name, entry.shape)[:flat]).to(held.device)
-        theirs = held.reshape(-1)[where].cpu().double()
+        theirs = gathered(held).reshape(-1)[where].cpu().double()
         change, size = float(((theirs - ours) ** 2).mean()), float((ours**2).mean())
         role = vector_role(sites, entry.name)
         squares = total if len(entry.shape) > 1 else roles.setdefault(role, Squares())
@@ -164,7 +168,7 @@ def live_distance(model: nn.Module, base: BaseRecord) -> float:
     return max(squares.ratio() for squares in (total, *roles.values()))
 
 
-def _own(model: nn.Module, held: Tensor | None, name: str) -> Tensor | None:
+def own_part(model: nn.Module, held: Tensor | None, name: str) -> Tensor | None:
     """Return ``held``, or the bias that the module had before this package attached one."""
     module = name.removesuffix(".bias")
     own = original_bias(model, module) if attached_shifts(model, module) else held
@@ -188,18 +192,29 @@ def stray_parameters(model: nn.Module, base: BaseRecord) -> list[str]:
     )
 
 
-def _same(expected: Tensor, got: Tensor) -> Tensor:
+def same_values(expected: Tensor, got: Tensor) -> Tensor:
+    """Return where two tensors are equal; NaN is equal to NaN."""
     same: Tensor = (expected == got) | (expected.isnan() & got.isnan())
     return same
 
 
-def _decode(raw: bytes, dtype: str) -> Tensor:
+def decode(raw: bytes, dtype: str) -> Tensor:
+    """Return the elements of raw bits of a safetensors dtype, one after the other.
+
+    Raises:
+        VerificationError: torch has no such dtype.
+    """
     import torch
 
-    return torch.frombuffer(bytearray(raw), dtype=_torch_dtype(dtype))
+    return torch.frombuffer(bytearray(raw), dtype=torch_dtype(dtype))
 
 
-def _torch_dtype(dtype: str) -> torch.dtype:
+def torch_dtype(dtype: str) -> torch.dtype:
+    """Return torch's name of a safetensors dtype.
+
+    Raises:
+        VerificationError: it has none.
+    """
     import torch
 
     names = {

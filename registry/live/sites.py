@@ -24,7 +24,7 @@ def model_geometry(model: nn.Module) -> Geometry:
         UnsupportedArchitectureError: no row in the sites table for its family.
         GeometryError: config and shapes disagree.
     """
-    _require_plain(model)
+    require_plain(model)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     config: Any = model.config
     return read_geometry(shapes, config.to_dict())
@@ -66,7 +66,13 @@ def weight_columns(module: nn.Module, *, transposed: bool) -> Any:
     return weight.T if transposed else weight
 
 
-def _require_plain(model: nn.Module) -> None:
+def require_plain(model: nn.Module) -> None:
+    """Raise unless it is a transformers model without adapters in place.
+
+    Raises:
+        ApplyError: adapters are in place.
+        TargetModuleMissingError: it has no config of transformers.
+    """
     adapters: Any = getattr(model, "peft_config", None)
     if adapters:
         raise ApplyError(

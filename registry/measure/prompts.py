@@ -34,7 +34,8 @@ from registry.errors import (
 Form = Literal["imperative", "question"]
 Split = Literal["make", "calibrate", "report"]
 
-PACKAGED = ("harmful", "harmless", "preference_pairs", "scary")
+PAIRS = "preference_pairs"
+PACKAGED = ("harmful", "harmless", PAIRS, "scary")
 """The sets that travel with the package, all at ``PACKAGED_VERSION``."""
 
 PACKAGED_VERSION = "1"
@@ -79,29 +80,29 @@ class PromptSet(Generic[RowT_co]):
         version: Version of a packaged set; ``"file"`` for a user's own.
         digest: Of the whole file, also when this is a part of it.
         rows: The rows of this part, in the file's order.
-        part: The split this part is restricted to, or ``None``.
+        part: The splits this part is restricted to, joined by ``+``, or ``None``.
     """
 
     name: str
     version: str
     digest: Digest
     rows: tuple[RowT_co, ...]
-    part: Split | None = None
+    part: str | None = None
 
-    def split(self, name: Split) -> PromptSet[RowT_co]:
-        """Return the rows of one split.
+    def split(self, *names: Split) -> PromptSet[RowT_co]:
+        """Return the rows of one split, or of several, in the file's order.
 
         Raises:
             NotFoundError: there are none.
         """
-        rows = tuple(row for row in self.rows if row.split == name)
+        rows, part = tuple(row for row in self.rows if row.split in names), "+".join(names)
         if not rows:
             counts = Counter(row.split for row in self.rows)
             there = ", ".join(f"{split} {n}" for split, n in sorted(counts.items())) or "no rows"
             raise NotFoundError(
-                f"expected rows of split {name!r} in {self.name}, got {there}.", hint=_FORM
+                f"expected rows of split {part!r} in {self.name}, got {there}.", hint=_FORM
             )
-        return replace(self, rows=rows, part=name)
+        return replace(self, rows=rows, part=part)
 
     def first(self, n: int) -> PromptSet[RowT_co]:
         """Return the first ``n`` rows, or all of them when there are fewer.
@@ -139,13 +140,13 @@ def load_prompts(name: str) -> PromptSet[Prompt]:
         NotFoundError: there is no such set.
     """
     data = _packaged_bytes(name)
-    row_type = Pair if name == "preference_pairs" else Prompt
+    row_type = Pair if name == PAIRS else Prompt
     return _parse(data, row_type, name=name, version=PACKAGED_VERSION, what=name)
 
 
 def load_pairs() -> PromptSet[Pair]:
     """Return the packaged preference pairs."""
-    name = "preference_pairs"
+    name = PAIRS
     data = _packaged_bytes(name)
     return _parse(data, Pair, name=name, version=PACKAGED_VERSION, what=name)
 

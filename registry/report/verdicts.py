@@ -44,9 +44,38 @@ def _measured_tables(measured: Mapping[str, Any]) -> tuple[Table, Table]:
     )
 
 
+def inspections_text(documents: Sequence[Mapping[str, Any]]) -> str:
+    """Return what bytes carry, and below it what a kind found part by part."""
+    parts = [
+        f"{cell(document['artifact'])}  {cell(document['model'])}\n{_rows(value).to_text()}"
+        for document in documents
+        for value in document["found"].values()
+        if _is_rows(value)
+    ]
+    return "\n\n".join([inspections_table(documents).to_text(), *parts])
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _rows(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Return records as a table; of a longer list the first, and how many more."""
+    return Table(
+        tuple(records[0]),
+        tuple(tuple(_brief(value) for value in record.values()) for record in records),
+    )
+
+
+def _brief(value: Any) -> Any:
+    is_long = isinstance(value, list) and len(value) > 1
+    return f"{cell(value[0])} and {len(value) - 1} more" if is_long else value
+
+
 def inspections_table(documents: Sequence[Mapping[str, Any]]) -> Table:
     """Return what bytes carry, one artifact a row (``Inspection.to_dict()`` each)."""
-    extra = sorted({name for document in documents for name in document["found"]} - {"stored"})
+    found = [pair for document in documents for pair in document["found"].items()]
+    extra = sorted({name for name, value in found if not _is_rows(value)} - {"stored"})
     return Table(
         ("decision", "artifact", "kind", "model", *extra),
         tuple(

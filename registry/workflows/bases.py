@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.artifact.tensors import read_payloads, write_payloads
 from registry.checkpoint.lineage import MAX_DISTANCE, Lineage, judge
 from registry.checkpoint.record import BaseRecord
 from registry.digest import digest_bytes
-from registry.errors import BaseNotFoundError, ConfirmationRequiredError, DigestMismatchError
+from registry.errors import (
+    BaseNotFoundError,
+    CheckpointNotFoundError,
+    ConfirmationRequiredError,
+    DigestMismatchError,
+)
 from registry.reference import suggest_name
 from registry.workflows.aliases import measure_sha256_set
 
@@ -107,6 +113,25 @@ def require_same_record(base: Base, record: str, what: str) -> None:
             hint="One of the two was not measured from these weights. Register the base from its "
             "bytes in a registry of its own: safelatch --db NEW init, then base add MODEL",
         )
+
+
+def registered_files(base: Base) -> tuple[str, str | None]:
+    """Return where the files of ``base`` are: a folder that exists, or a Hub id and a commit.
+
+    Raises:
+        CheckpointNotFoundError: nowhere that is known here.
+    """
+    for alias in base.aliases:
+        if alias.scheme == "path" and Path(alias.value).exists():
+            return alias.value, None
+    for alias in base.aliases:
+        if alias.scheme == "hub":
+            repo, _, commit = alias.value.partition("@")
+            return repo, commit or None
+    raise CheckpointNotFoundError(
+        f"expected the files of the base {base.name}, none are where they were registered.",
+        hint="Say where they are: safelatch base add MODEL",
+    )
 
 
 def default_name(model: Identified) -> str:

@@ -2,13 +2,15 @@
 
 A foreign file says nothing of the model it was made from. Whoever imports it says so, with a base;
 what can be checked then is that the base has the heads that the file names. Whether the directions
-mean anything in it shows when it is calibrated, and at every load.
+mean anything in it shows when it is calibrated, and at every load. What a paper gives for one model
+(``published:NAME``) is no file and says which model it is of; that one's geometry is asked for.
 """
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry import __version__
@@ -24,60 +26,66 @@ from registry.artifact.unbound import (
     make_unbound,
     read_unbound,
 )
+from registry.digest import canonical_json
 from registry.errors import SchemaViolationError, UsageError
 from registry.kinds import KINDS, kind_of
 from registry.moment import stamp
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from registry.artifact.bundle import Bundle
-    from registry.kinds.contract import Foreign
+    from registry.kinds.contract import Bindable, Foreign
     from registry.workflows.identify import Identified
 
 _TOOL = {"safelatch": __version__}
 
 
+_PUBLISHED = "published:"
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was read of a foreign file.
+    """What was read of a foreign file, or is known of what was published.
 
     Attributes:
-        path: The file, or the folder of an unbound import.
+        given: What was asked for: a file, the folder of an unbound import, ``published:NAME``.
         kind: Kind of artifact.
         source: The file it came from.
-        foreign: What it says.
+        contents: What it says.
+        tensors: What an unbound import would hold; ``None`` where that says nothing more.
     """
 
-    path: Path
+    given: str
     kind: str
     source: Source
-    foreign: Foreign
+    contents: Bindable
+    tensors: Mapping[str, Any] | None
 
     def unbound(self) -> Unbound:
         """Return the import without a base.
 
         Raises:
-            UsageError: it is one already.
+            UsageError: it is one already, or was published for a model.
         """
-        if self.path.is_dir():
+        if self.tensors is None:
             raise UsageError(
-                f"expected a base for {self.path}, which is imported already, got none.",
-                hint="Name the one it was made from: "
-                f"safelatch import {shlex.quote(str(self.path))} --base BASE --out DIR",
+                f"expected a base for {self.given}, got none: without one there is nothing to "
+                "make of it.",
+                hint="Name the model that it is of: "
+                f"safelatch import {shlex.quote(self.given)} --base BASE --out DIR",
             )
-        return make_unbound(
-            self.kind, self.source, self.foreign.describe(), self.foreign.to_tensors(), tool=_TOOL
-        )
+        contents = self.contents.describe()
+        return make_unbound(self.kind, self.source, contents, self.tensors, tool=_TOOL)
 
     def bound(self, base: Identified, base_name: str) -> Bundle:
-        """Return the draft for ``base``, uncalibrated.
+        """Return the draft for ``base``; one with a strength is uncalibrated.
 
         Raises:
-            GeometryError: the base has no such heads.
+            GeometryError: the base has no such heads, or is not of the published geometry.
         """
         record, created, origin = base.record, stamp(), self.source.to_dict()
-        body = self.foreign.bind(record.geometry)
+        body = self.contents.bind(record.geometry)
         manifest = Manifest(
             kind=self.kind,
             created=created,
@@ -105,6 +113,33 @@ def import_file(
     return opened.unbound() if base is None else opened.bound(base, base_name)
 
 
+def open_source(given: str) -> Opened:
+    """Return what ``given`` names: ``published:NAME``, or what ``open_file`` reads at a path.
+
+    Raises:
+        UsageError: nothing was published under this name.
+        UsageError, ArtifactNotFoundError, EvidenceError, HostError: see ``open_file``.
+    """
+    if not given.startswith(_PUBLISHED):
+        return open_file(Path(given))
+    name = given.removeprefix(_PUBLISHED)
+    kind = next((kind for kind in KINDS.values() if name.lower() in kind.published), None)
+    if kind is None:
+        known = [name for kind in KINDS.values() for name in kind.published]
+        raise UsageError(
+            f"expected one of {', '.join(known)} after {_PUBLISHED}, got {name!r:.200}.",
+            hint=f"What was published for a model: safelatch import {_PUBLISHED}{known[0]} "
+            "--base BASE --out DIR",
+        )
+    contents: Bindable = kind.verb("extract").PUBLISHED[name.lower()]
+    source = Source.of(
+        canonical_json(contents.describe()),
+        name=_PUBLISHED + name.lower(),
+        format=f"what the paper gives for one model: {kind.paper}",
+    )
+    return Opened(given, kind.name, source, contents, None)
+
+
 def open_file(path: Path) -> Opened:
     """Read a foreign file, or the unbound import in a folder; nothing of theirs is run.
 
@@ -115,7 +150,10 @@ def open_file(path: Path) -> Opened:
             with every finding.
         HostError: no process with limits can be had here.
     """
-    return Opened(path, *(_of_folder(path) if path.is_dir() else _of_file(path)))
+    if path.is_dir():
+        return Opened(str(path), *_of_folder(path), None)
+    kind, source, foreign = _of_file(path)
+    return Opened(str(path), kind, source, foreign, foreign.to_tensors())
 
 
 def describe_unbound(folder: Path) -> dict[str, Any]:

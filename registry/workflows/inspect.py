@@ -1,16 +1,20 @@
-"""Which artifacts do these bytes carry? Read from the checkpoint alone; nothing is loaded."""
+"""Which artifacts do these bytes carry? Read from the files alone; nothing is loaded."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from registry.checkpoint.adapter import Adapter
 from registry.checkpoint.architecture import sites_for
+from registry.checkpoint.effective import effective_record
 from registry.checkpoint.reader import Checkpoint
+from registry.checkpoint.record import BaseRecord
 from registry.errors import GeometryError
 from registry.kinds import kind_of, parse_body
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     from registry.artifact.bundle import Bundle
@@ -51,30 +55,71 @@ def inspect(model: Identified, bundles: Sequence[Bundle]) -> list[Inspection]:
     Raises:
         GeometryError: a bundle is for models of other widths, so nothing can be compared.
     """
-    found = []
     for bundle in bundles:
         _require_same_geometry(bundle, model)
     with Checkpoint.open(model.path) as checkpoint:
         sites = sites_for(model.record.geometry.family)
-        for bundle in bundles:
-            manifest = bundle.manifest
-            verb = kind_of(manifest.kind).verb("inspect")
-            result = verb.inspect(checkpoint, parse_body(bundle), sites)
-            found.append(
-                Inspection(
-                    model=model.locator,
-                    weights=model.record.weights,
-                    artifact=manifest.label,
-                    digest=manifest.digest,
-                    kind=manifest.kind,
-                    stored=result.stored,
-                    loader_keeps=result.loader_keeps,
-                    explains=result.explains,
-                    tensors=result.tensors,
-                    found=result.to_dict(),
-                )
+        return [
+            _inspection(
+                bundle,
+                model.locator,
+                model.record.weights,
+                _verb(bundle).inspect(checkpoint, parse_body(bundle), sites),
             )
+            for bundle in bundles
+        ]
+
+
+def speaks_of_adapters(bundle: Bundle) -> bool:
+    """Return whether the kind of ``bundle`` can say what an adapter leaves of it."""
+    return hasattr(_verb(bundle), "inspect_adapter")
+
+
+def inspect_adapter(folder: str | os.PathLike[str], bundles: Sequence[Bundle]) -> list[Inspection]:
+    """Look for each of ``bundles`` in its own base with the adapter in ``folder`` merged into it.
+
+    An adapter's bytes do not say which base it was trained on: ``merged_into`` in what was found
+    names the one that was taken. ``weights`` is the adapter's digest.
+
+    Args:
+        folder: The adapter.
+        bundles: Of kinds that can tell (``speaks_of_adapters``).
+
+    Raises:
+        GeometryError: the adapter is not for the base of a bundle.
+        CheckpointNotFoundError, UnsafeFormatError, SchemaViolationError, CompatibilityError,
+        EvidenceError: see ``Adapter.open``.
+    """
+    found = []
+    with Adapter.open(folder) as adapter:
+        for bundle in bundles:
+            record = effective_record(BaseRecord.from_tensors(bundle.base_tensors()), adapter)
+            sites = sites_for(record.geometry.family)
+            result = _verb(bundle).inspect_adapter(record, parse_body(bundle), sites)
+            made = _inspection(bundle, str(folder), adapter.digest, result)
+            base = {"merged_into": bundle.manifest.base.name}
+            found.append(replace(made, found={**base, **made.found}))
     return found
+
+
+def _verb(bundle: Bundle) -> Any:
+    return kind_of(bundle.manifest.kind).verb("inspect")
+
+
+def _inspection(bundle: Bundle, model: str, weights: str, result: Any) -> Inspection:
+    manifest = bundle.manifest
+    return Inspection(
+        model=model,
+        weights=weights,
+        artifact=manifest.label,
+        digest=manifest.digest,
+        kind=manifest.kind,
+        stored=result.stored,
+        loader_keeps=result.loader_keeps,
+        explains=result.explains,
+        tensors=result.tensors,
+        found=result.to_dict(),
+    )
 
 
 def _require_same_geometry(bundle: Bundle, model: Identified) -> None:

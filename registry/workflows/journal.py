@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from registry.errors import SafelatchError
     from registry.store.catalog import Registry
     from registry.store.values import Base, ReportKind, Version
+    from registry.workflows.applied import Applied
     from registry.workflows.check import CheckReport
     from registry.workflows.identify import Identified
-    from registry.workflows.protect import Applied
 
 
 def writable(registry: Registry | None) -> bool:

@@ -6,11 +6,14 @@ is returned:
     whose child is it -> which artifacts -> are they what was published -> do they fit
     -> load -> is it what was checked -> do the directions point to refusal here
     -> apply, all or nothing -> read back -> write it down: in the registry, or else in a receipt
+
+What puts weights back goes on before what is computed from the weights that are there.
 """
 
 from __future__ import annotations
 
 import warnings
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from registry.artifact.bundle import BASE
@@ -18,6 +21,8 @@ from registry.errors import NoProtectionError, SafelatchError
 from registry.kinds import kind_of, parse_body
 from registry.settings import Settings
 from registry.workflows import journal, receipts
+from registry.workflows.applied import Protection, applied_to
+from registry.workflows.base_tensors import BaseTensors
 from registry.workflows.bases import find_base, require_same_record
 from registry.workflows.check import check
 from registry.workflows.choose import choose
@@ -25,7 +30,7 @@ from registry.workflows.find import known_version, registry_if_any
 from registry.workflows.identify import identify
 from registry.workflows.load_policy import policy_of
 from registry.workflows.open_model import open_model, open_tokenizer, require_plain_arguments
-from registry.workflows.protect import Protection, applied_to, apply_verified, unprotect
+from registry.workflows.protect import apply_verified, unprotect
 from registry.workflows.trust import base_names, names_of, trust_of, vouch
 
 if TYPE_CHECKING:
@@ -50,6 +55,7 @@ def load_protected(
     registry: Registry | str | None = None,
     trust: TrustArgument = None,
     policy: str | os.PathLike[str] = "enforce",
+    base: str | os.PathLike[str] | None = None,
     **from_pretrained_kwargs: Any,
 ) -> PreTrainedModel:
     """Load a fine-tune and put its base's safety artifacts on it.
@@ -67,6 +73,8 @@ def load_protected(
         policy: ``enforce`` raises unless at least one artifact is verified on the model; ``warn``
             returns the model without protection, with a warning and an event; the path of a
             policy file says more.
+        base: Folder or Hub id of the artifacts' base, for a kind that puts weights of it back; by
+            default the files of it that the registry knows.
         **from_pretrained_kwargs: Passed to ``AutoModelForCausalLM.from_pretrained``.
 
     Returns:
@@ -97,6 +105,7 @@ def load_protected(
                 opened, place, identified, artifacts, policy=rule.file,
                 approve=lambda head: _vouched(opened, head, trusted),
             )  # fmt: skip
+            bundles.sort(key=_goes_on_later)
             vouched = [_vouched(opened, bundle, trusted) for bundle in bundles]
             reports = _compatible(written, identified, bundles)
             found = list(zip(bundles, reports, vouched, strict=True))
@@ -105,7 +114,8 @@ def load_protected(
                 names += names_of(bundle, opened)
             rule.meet(identified, tuple(dict.fromkeys(names)), found, written)
             loaded = open_model(identified, **from_pretrained_kwargs)
-            _apply_all(loaded, identified, bundles, vouched)
+            tensors = [BaseTensors(bundle, base, opened or place) for bundle in bundles]
+            _apply_all(loaded, identified, list(zip(bundles, vouched, tensors, strict=True)))
         except NoProtectionError as error:
             if not rule.goes_without(identified, _names(opened, identified), written):
                 written.refusal(identified, error)
@@ -193,26 +203,36 @@ def _require_as_registered(opened: Registry | None, bundle: Bundle) -> None:
             require_same_record(base, brought, f"the one in {bundle.manifest.label}")
 
 
+def _goes_on_later(bundle: Bundle) -> bool:
+    return not kind_of(bundle.manifest.kind).rewrites
+
+
 def _apply_all(
     loaded: Any,
     model: Identified,
-    bundles: Sequence[Bundle],
-    vouched: Sequence[Vouched | None],
+    given: Sequence[tuple[Bundle, Vouched | None, BaseTensors]],
 ) -> None:
-    """Check what must hold before each artifact goes on, then apply all of them, or none."""
+    """Check what must hold before each artifact goes on, then apply all of them, or none.
+
+    What must hold of the weights is asked once those that are put back are there, and before
+    anything is computed from them.
+    """
 
     def tokenizer() -> Any:
         return open_tokenizer(model)
 
-    met = [
-        kind_of(bundle.manifest.kind)
-        .verb("verify")
-        .precondition(loaded, tokenizer, parse_body(bundle))
-        for bundle in bundles
-    ]
     try:
-        for bundle, found, said in zip(bundles, met, vouched, strict=True):
-            apply_verified(loaded, bundle, precondition=found, said=said)
+        for _, group in groupby(given, lambda one: _goes_on_later(one[0])):
+            together = list(group)
+            met = [
+                kind_of(bundle.manifest.kind)
+                .verb("verify")
+                .precondition(loaded, tokenizer, parse_body(bundle))
+                for bundle, _, _ in together
+            ]
+            for (bundle, said, tensors), found in zip(together, met, strict=True):
+                with tensors:
+                    apply_verified(loaded, bundle, base=tensors, precondition=found, said=said)
     except BaseException:
         unprotect(loaded)
         raise

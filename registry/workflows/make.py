@@ -12,14 +12,17 @@ from registry.artifact.manifest import BaseIdentity, Manifest
 from registry.digest import short
 from registry.errors import BaseModelMismatchError
 from registry.kinds import kind_of, parse_body
-from registry.measure.prompts import load_pairs, load_prompts
+from registry.measure.prompts import PAIRS, load_pairs, load_prompts, read_pairs, read_prompts
 from registry.moment import stamp
+from registry.workflows.unfinished import Unkept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from registry.artifact.bundle import Bundle
-    from registry.measure.prompts import Pair, PromptSet
+    from registry.kinds.contract import Notes
+    from registry.measure.prompts import PromptSet
     from registry.workflows.identify import Identified
 
     Progress = Callable[[str, int, int], None]
@@ -33,8 +36,9 @@ def extract(
     *,
     base_name: str,
     seed: int,
-    options: Mapping[str, int | float],
-    pairs: PromptSet[Pair] | None = None,
+    options: Mapping[str, Any],
+    data: PromptSet[Any] | None = None,
+    notes: Notes | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Return a draft bundle of ``kind`` made from a base model.
@@ -47,14 +51,22 @@ def extract(
         base_name: What to call the base in the manifest; a declaration.
         seed: Seed of every random choice; recorded.
         options: The kind's options (``KINDS[kind].options``).
-        pairs: Preference pairs; the packaged ones of split ``make`` by default.
+        data: Rows of the kind's form; its packaged set by default (``KINDS[kind].data``).
+        notes: Where measurements are kept that an interrupted run need not repeat.
         progress: Called with (stage, done, all).
     """
-    given = load_pairs().split("make") if pairs is None else pairs
     made = (
         kind_of(kind)
         .verb("extract")
-        .extract(model, tokenizer, given, seed=seed, options=options, progress=progress)
+        .extract(
+            model,
+            tokenizer,
+            packaged_data(kind) if data is None else data,
+            seed=seed,
+            options=options,
+            notes=Unkept() if notes is None else notes,
+            progress=progress,
+        )
     )
     record = base.record
     created = stamp()
@@ -82,6 +94,43 @@ def extract(
         },
     )
     return make_bundle(manifest, made.body.to_tensors(), record.to_tensors())
+
+
+def describe_run(
+    kind: str, base: Identified, model: Any, *, seed: int, options: Mapping[str, Any],
+    data: PromptSet[Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what a run of ``extract`` is of: one that is any different measures other things."""
+    return {
+        "kind": kind,
+        "base": base.record.weights,
+        "config": base.record.config_digest,
+        "chat_template": base.record.chat_template,
+        "seed": seed,
+        "options": dict(options),
+        "data": data.describe(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "tool": tool_versions(),
+    }
+
+
+def packaged_data(kind: str) -> PromptSet[Any]:
+    """Return the rows that artifacts of ``kind`` are made from by default."""
+    row = kind_of(kind)
+    whole: PromptSet[Any] = load_pairs() if row.data == PAIRS else load_prompts(row.data)
+    return whole.split(*row.splits)
+
+
+def read_data(kind: str, path: Path) -> PromptSet[Any]:
+    """Return the rows of a user's own file, of the form that ``kind`` is made from.
+
+    Raises:
+        NotFoundError, SchemaViolationError, UnsafeFormatError: see ``measure.prompts``.
+    """
+    row = kind_of(kind)
+    whole: PromptSet[Any] = read_pairs(path) if row.data == PAIRS else read_prompts(path)
+    return whole.split(*row.splits)
 
 
 def calibrate(

@@ -3,20 +3,20 @@
 - The base is checked on the live weights themselves (``check_live``): a model too far from the
   artifact's base is refused with the measured distance.
 - Applying and reading back are one step: what cannot be verified is taken off and raised.
-- ``model.safelatch`` says what is on the model, in the four words: applied, and verified with the
-  time of the reading. It is a convenience; the truth is what ``verify()`` reads from the model.
+- What an artifact is made of is on a model once, under whatever name and version.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from registry.artifact.bundle import TENSORS, Bundle
 from registry.errors import AlreadyAppliedError, RegistryMissingError
 from registry.kinds import kind_of, parse_body
 from registry.moment import stamp
+from registry.workflows.applied import Applied, applied_to, remember
+from registry.workflows.base_tensors import BaseTensors
 from registry.workflows.check_live import require_compatible
 from registry.workflows.find import find_bundle, open_registry
 from registry.workflows.trust import require_vouched
@@ -30,121 +30,6 @@ if TYPE_CHECKING:
     from registry.workflows.trust import TrustArgument, Vouched
 
 
-@dataclass(slots=True)
-class Applied:
-    """An artifact that is on a live model.
-
-    Attributes:
-        label: ``name@version`` of the artifact.
-        digest: Its identity.
-        content: Digest of its tensors: the same under every name and version.
-        kind: Its kind.
-        alpha: Strength that was applied; ``None`` where the kind has none.
-        applied_at: When, UTC.
-        verified_at: When the model was last read back and found to carry it; ``None`` if never.
-        evidence: What that reading found.
-        body: The artifact's checked body.
-        precondition: What the kind found on the model before applying; ``None`` if not asked.
-        signed_by: Trusted keys that signed it; none where nobody was asked.
-        recorded: Whether the registry's event log has this application.
-    """
-
-    label: str
-    digest: str
-    content: str
-    kind: str
-    alpha: float | None
-    applied_at: str
-    verified_at: str | None
-    evidence: dict[str, Any]
-    precondition: dict[str, Any] | None
-    signed_by: tuple[str, ...]
-    recorded: bool
-    body: Any
-    _model: Any
-    _application: Any
-
-    def verify(self) -> dict[str, Any]:
-        """Read the model back and return the evidence.
-
-        Raises:
-            VerificationError: the artifact is not on the model as it prescribes; from then on
-                ``verified_at`` is ``None``.
-        """
-        self.verified_at = None
-        found = kind_of(self.kind).verb("verify").verify(self._model, self.body, self._application)
-        self.evidence = found.to_dict()
-        self.verified_at = stamp()
-        return self.evidence
-
-    def undo(self) -> None:
-        """Take the artifact off; every tensor is again what it was, bit for bit."""
-        kind_of(self.kind).verb("apply").undo(self._model, self._application)
-        remaining = [entry for entry in applied_to(self._model) if entry is not self]
-        _remember(self._model, tuple(remaining))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "artifact": self.label,
-            "digest": self.digest,
-            "kind": self.kind,
-            "alpha": self.alpha,
-            "applied_at": self.applied_at,
-            "verified_at": self.verified_at,
-            "evidence": self.evidence,
-            "precondition": self.precondition,
-            "signed_by": list(self.signed_by),
-            "recorded": self.recorded,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Protection:
-    """What ``model.safelatch`` says.
-
-    Attributes:
-        applied: The artifacts on the model, in order.
-        checkpoint: Weights digest of the checkpoint, when it was loaded from files.
-        base: Name of its base.
-        lineage: Measured lineage, as a document.
-        policy: Policy of the load; ``None`` for ``protect``.
-        noted: Whether the load itself is in a registry's event log.
-        receipt: File that says what is on the model, where no registry could write it down.
-    """
-
-    applied: tuple[Applied, ...]
-    checkpoint: str | None = None
-    base: str | None = None
-    lineage: dict[str, Any] | None = None
-    policy: str | None = None
-    noted: bool = False
-    receipt: str | None = None
-
-    @property
-    def recorded(self) -> bool:
-        """Whether the event log knows of the load and of everything that is on the model."""
-        return self.noted and all(entry.recorded for entry in self.applied)
-
-    @property
-    def verified(self) -> bool:
-        """Whether every artifact was read back, and there is at least one."""
-        return bool(self.applied) and all(entry.verified_at for entry in self.applied)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "applied": [entry.to_dict() for entry in self.applied],
-            "verified": self.verified,
-            "checkpoint": self.checkpoint,
-            "base": self.base,
-            "lineage": self.lineage,
-            "policy": self.policy,
-            "recorded": self.recorded,
-            "receipt": self.receipt,
-        }
-
-
 def protect(
     model: Any,
     artifact: Bundle | Reference | str | os.PathLike[str],
@@ -154,6 +39,7 @@ def protect(
     tokenizer: Any = None,
     registry: Registry | str | None = None,
     trust: TrustArgument = None,
+    base: str | os.PathLike[str] | None = None,
 ) -> Applied:
     """Apply ``artifact`` to a live model, read it back, and return the handle.
 
@@ -169,6 +55,8 @@ def protect(
             default registry, if there is one.
         trust: Public keys of which one must have signed it; by default those that the registry
             trusts. A bundle in memory is asked for a signature only where keys are given.
+        base: Folder or Hub id of the artifact's base, for a kind that puts weights of it back; by
+            default the files of it that the registry knows.
 
     Raises:
         BaseModelMismatchError, GeometryError: the model is too far from the artifact's base, or
@@ -191,9 +79,11 @@ def protect(
     if tokenizer is not None:
         verb = kind_of(bundle.manifest.kind).verb("verify")
         found = verb.precondition(model, lambda: tokenizer, parse_body(bundle))
-    handle = apply_verified(
-        model, bundle, alpha=alpha, allow_unsafe=allow_unsafe, precondition=found, said=said
-    )
+    with BaseTensors(bundle, base, registry) as tensors:
+        handle = apply_verified(
+            model, bundle, base=tensors, alpha=alpha, allow_unsafe=allow_unsafe,
+            precondition=found, said=said,
+        )  # fmt: skip
     if allow_unsafe:
         try:
             _record_unsafe(handle, registry)
@@ -207,6 +97,7 @@ def apply_verified(
     model: Any,
     bundle: Bundle,
     *,
+    base: BaseTensors | None = None,
     alpha: float | None = None,
     allow_unsafe: bool = False,
     precondition: dict[str, Any] | None = None,
@@ -215,7 +106,7 @@ def apply_verified(
     """Apply a bundle that was checked against this model; raise, with it off, if unverified."""
     manifest = bundle.manifest
     kind, body = kind_of(manifest.kind), parse_body(bundle)
-    content = manifest.files[TENSORS].digest
+    content = getattr(body, "content", None) or manifest.files[TENSORS].digest
     for entry in applied_to(model):
         if entry.content == content:
             raise AlreadyAppliedError(
@@ -226,6 +117,7 @@ def apply_verified(
     application = kind.verb("apply").apply(
         model,
         body,
+        base=base,
         owner=f"{manifest.label} ({manifest.digest})",
         alpha=alpha,
         allow_unsafe=allow_unsafe,
@@ -246,7 +138,7 @@ def apply_verified(
         _model=model,
         _application=application,
     )
-    _remember(model, (*applied_to(model), handle))
+    remember(model, (*applied_to(model), handle))
     try:
         handle.verify()
     except BaseException:  # also out of memory and Ctrl-C: what was not verified does not stay
@@ -284,16 +176,3 @@ def _record_unsafe(handle: Applied, registry: Registry | str | None) -> None:
                 opened.append_event("protect.unsafe", handle.label, detail)
     except RegistryMissingError:
         return
-
-
-def _remember(model: Any, handles: tuple[Applied, ...]) -> None:
-    """Write ``handles`` on the model, beside what is known about where it came from."""
-    known = getattr(model, "safelatch", None)
-    known = known if isinstance(known, Protection) else Protection(())
-    model.safelatch = replace(known, applied=handles)
-
-
-def applied_to(model: Any) -> tuple[Applied, ...]:
-    """Return the handles of the artifacts on ``model``."""
-    protection = getattr(model, "safelatch", None)
-    return protection.applied if isinstance(protection, Protection) else ()

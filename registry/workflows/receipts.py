@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.artifact.bundle import Bundle
+    from registry.workflows.applied import Applied
     from registry.workflows.check import CheckReport
     from registry.workflows.identify import Identified
     from registry.workflows.journal import LoadJournal
-    from registry.workflows.protect import Applied
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from support.cli_world import MEASURE, SMALL, World, build_world
 from support.command_line import safelatch
+from support.locks import read_record
+from support.planted_layers import build_planted_layers
+from support.ranges import a_base, a_body, gemma_2b_shaped, range_bundle
 from support.safelocks import a_lock, safelock
+
+from registry.artifact.bundle import write_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,3 +84,28 @@ def imports(world: World) -> tuple[Path, Path]:
     file.write_bytes(safelock(a_lock(width=8)))
     assert safelatch("import", file, "--out", folder / "unbound").status == 0
     return file, folder / "unbound"
+
+
+@pytest.fixture(scope="session")
+def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a model of six layers, of which 3 and 4 carry its refusals."""
+    folder = tmp_path_factory.mktemp("layered") / "model"
+    planted = build_planted_layers(range(3, 5), layers=6)
+    planted.model.save_pretrained(folder)
+    planted.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ranged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a draft of safety layers."""
+    folder = tmp_path_factory.mktemp("ranged")
+    return write_bundle(
+        range_bundle(read_record(a_base(folder / "base")), a_body()), folder / "draft"
+    )
+
+
+@pytest.fixture(scope="session")
+def shaped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a checkpoint that has the geometry of gemma-2b-it."""
+    return gemma_2b_shaped(tmp_path_factory.mktemp("shaped") / "gemma-2b-it")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.cli_world import MEASURE
+from support.cli_world import FEW, MEASURE
 from support.command_line import safelatch
 
 from registry import load_protected
@@ -66,6 +66,13 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
         0: ("BASE", "--out", "NEW", "--heads", 2),
         1: ("nobody", "--out", "NEW"),
         2: ("tiny", "--out", "NEW", "--heads", 0),
+        3: ("BROKEN", "--out", "NEW"),
+        4: (NOT_ON_THE_HUB, "--out", "NEW"),
+    },
+    "extract safety-layers": {
+        0: ("LAYERED", "--out", "NEW", *FEW),
+        1: ("BASE", "--out", "NEW", *FEW),
+        2: ("LAYERED", "--out", "NEW", "--alpha", 1),
         3: ("BROKEN", "--out", "NEW"),
         4: (NOT_ON_THE_HUB, "--out", "NEW"),
     },
@@ -174,7 +181,9 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
 
 
 @pytest.fixture(scope="module")
-def places(world: World, published: Path, imports: tuple[Path, Path]) -> dict[str, Path]:
+def places(
+    world: World, published: Path, imports: tuple[Path, Path], layered: Path
+) -> dict[str, Path]:
     """What the words in capitals stand for."""
     folder = world.folder / "situations"
     folder.mkdir()
@@ -211,7 +220,7 @@ def places(world: World, published: Path, imports: tuple[Path, Path]) -> dict[st
         "PUB": folder / "publisher.pub", "SIGNED": signed, "REMOTE": folder / "remote",
         "CHANGED": changed, "BROKEN": broken, "CARRIER": carrier, "HOME": home,
         "TWO_REVISIONS": folder / "two-revisions.db",
-        "WITHOUT_A_TABLE": folder / "without-a-table.db",
+        "WITHOUT_A_TABLE": folder / "without-a-table.db", "LAYERED": layered,
     }  # fmt: skip
 
 
@@ -252,6 +261,16 @@ def test_exit_code_says_what_sort_of_answer_it_is(
         assert outcome.out == "" or command == "demo"  # which tells as it goes
         assert not (tmp_path / "new/manifest.json").exists()
         assert not (tmp_path / "new/unbound.json").exists()
+
+
+def test_a_search_that_found_no_range_says_so_and_writes_no_draft(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
+    words = ("extract", "safety-layers", places["BASE"], "--out", tmp_path / "new", *FEW)
+    outcome = safelatch(*words)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "error [not-localized]: expected layers" in outcome.err
+    assert not (tmp_path / "new").exists()
 
 
 def test_every_command_is_in_the_table() -> None:

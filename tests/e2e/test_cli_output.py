@@ -13,7 +13,7 @@ import click
 import pytest
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
-from support.cli_world import MEASURE, SMALL
+from support.cli_world import FEW, MEASURE, SMALL
 from support.command_line import safelatch
 from support.output_page import (
     MARK,
@@ -49,7 +49,7 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "base-list": ((), ("--db", "EMPTY")),
     "base-show": (("tiny",),),
     "list": ((), ("--db", "EMPTY")),
-    "show": (("lock@1.0",), ("LOCK",), ("lock", "--db", "SIGNED"), ("SAVED",)),
+    "show": (("lock@1.0",), ("LOCK",), ("lock", "--db", "SIGNED"), ("SAVED",), ("RANGED",)),
     "log-show": ((), ("--limit", 1), ("--db", "EMPTY")),
     "log-head": (("--key", "AUDITOR", "--out", "NEW"),),
     "log-verify": (
@@ -62,13 +62,17 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "db-upgrade": ((), ("--db", "BLANK")),
     "db-check": ((), ("--db", "DAMAGED")),
     "gc": (("--grace", 0, "--dry-run", "--db", "LITTERED"), ("--db", "EMPTY")),
-    "extract": (("safety-lock", "tiny", "--out", "NEW", *SMALL),),
+    "extract": (
+        ("safety-lock", "tiny", "--out", "NEW", *SMALL),
+        ("safety-layers", "LAYERED", "--out", "NEW", *FEW),
+    ),
     "calibrate": (("LOCK", "--out", "NEW", *MEASURE),),
     "publish": (("LOCK", "--name", "lock", "--version", "1.0"),),
     "import": (
         ("SAFELOCK", "--out", "NEW"),
         ("SAFELOCK", "--base", "tiny", "--out", "NEW"),
         ("UNBOUND", "--base", "BASE", "--out", "NEW"),
+        ("published:gemma-2b-it", "--base", "SHAPED", "--out", "NEW"),
     ),
     "key-generate": (("--out", "NEW"),),
     "key-trust": (
@@ -184,6 +188,9 @@ def typed(
     imports: tuple[Path, Path],
     auditor: Path,
     signed: Path,
+    layered: Path,
+    ranged: Path,
+    shaped: Path,
     tmp_path: Path,
 ) -> Any:
     """Return a function from a definition and words of ``RUNS`` to what is typed."""
@@ -198,6 +205,7 @@ def typed(
         "HEAD": auditor / "head.json", "SIGNED": signed / "registry.db",
         "KEY": signed / "publisher.key", "SAVED": signed / "saved",
         "REMOTE": signed / "remote", "READER": signed / "reader.db",
+        "LAYERED": layered, "RANGED": ranged, "SHAPED": shaped,
     }  # fmt: skip
     return lambda definition, words: [
         *definition.split("-"), *(places.get(str(word), word) for word in words)
@@ -220,6 +228,15 @@ def test_json_of_every_command_follows_its_schema(
 def test_json_of_an_import_without_a_base_has_a_schema_of_its_own(typed: Any) -> None:
     document = safelatch(*typed("show", ("UNBOUND",)), "--format", "json").document
     assert violations(document, "unbound") == []
+    assert violations(document, "show")
+
+
+@pytest.mark.parametrize("engine", ["axolotl", "peft", "trl"])
+def test_json_of_a_training_config_has_a_schema_of_its_own(typed: Any, engine: str) -> None:
+    words = typed("show", ("RANGED", "--as", engine))
+    document = safelatch(*words, "--format", "json").document
+    assert violations(document, "training-config") == []
+    assert document["engine"] == engine
     assert violations(document, "show")
 
 

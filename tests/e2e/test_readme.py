@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.cli_world import MEASURE, SMALL
+from support.cli_world import FEW, MEASURE, SMALL
 from support.command_line import safelatch
 
 if TYPE_CHECKING:
@@ -21,7 +21,13 @@ ANSWER_IS_NO = {"inspect", "audit"}
 
 
 def test_the_commands_of_the_table_work_in_the_order_they_stand_in(
-    world: World, imports: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World,
+    imports: tuple[Path, Path],
+    layered: Path,
+    ranged: Path,
+    shaped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SAFELATCH_HOME", str(tmp_path / "home"))
     table = README.partition("## The commands")[2].partition("## ")[0]
@@ -42,11 +48,19 @@ def test_the_commands_of_the_table_work_in_the_order_they_stand_in(
             continue
         if verb == "import":
             places["DIR"] = tmp_path / "imported"
+        quick = QUICK.get(verb, ())
+        if words[:1] == ["safety-layers"]:
+            places |= {"BASE": layered, "DIR": tmp_path / "layers"}
+            quick = FEW
+        if words[:1] == ["published:gemma-2b-it"]:
+            places |= {"MODEL": shaped, "DIR": tmp_path / "published"}
+        if "--as" in words:
+            places["NAME@V"] = ranged
         if verb == "key":
             places["NAME"] = tmp_path / "publisher"
         if verb == "save":
             places["DIR"] = tmp_path / "saved"
-        outcome = safelatch(verb, *(places.get(word, word) for word in words), *QUICK.get(verb, ()))
+        outcome = safelatch(verb, *(places.get(word, word) for word in words), *quick)
         assert outcome.status == (1 if verb in ANSWER_IS_NO else 0), (line, outcome)
         assert outcome.out or verb == "gc", line
         ran.append(verb)
@@ -63,3 +77,17 @@ def test_the_first_screen_runs(world: World, published: Path) -> None:
     report = names["model"].safelatch
     assert report.verified is True
     assert report.to_dict()["applied"]
+
+
+def test_the_training_that_keeps_layers_runs(ranged: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    section = README.partition("## Keep it while training")[2].partition("## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert '"my-layers@1.0.0"' in code
+    model = AutoModelForCausalLM.from_pretrained(ranged.with_name("base"))
+    names: dict[str, Any] = {"model": model}
+    exec(code.replace('"my-layers@1.0.0"', repr(str(ranged))), names)  # noqa: S102
+    assert names["held"].verified_at is not None
+    assert not model.get_parameter("model.layers.4.mlp.up_proj.weight").requires_grad
+    assert model.get_parameter("model.layers.8.mlp.up_proj.weight").requires_grad

@@ -27,6 +27,7 @@ SHARED = (
     "claim",
     "error",
     "unbound",
+    "training-config",
 )
 """Definitions that are no command."""
 
@@ -60,6 +61,7 @@ def render() -> str:
     parts += _section("A registered base", SCHEMA["$defs"]["base-model"])
     parts += _section("A key", SCHEMA["$defs"]["trusted-key"])
     parts += _section("An unbound import", SCHEMA["$defs"]["unbound"])
+    parts += _section("A training config", SCHEMA["$defs"]["training-config"])
     parts += _section("A measured lineage", SCHEMA["$defs"]["measured-lineage"])
     parts += _section("What was done to a base", SCHEMA["$defs"]["change"])
     parts += _section("A claim", SCHEMA["$defs"]["claim"])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from registry.checkpoint.geometry import Geometry
+    from registry.kinds.contract import BaseTensors
     from registry.kinds.safety_lock.body import LockBody
 
 _FOREIGN = "See which base this model descends from: safelatch lineage MODEL"
@@ -50,6 +51,7 @@ def apply(
     model: nn.Module,
     body: LockBody,
     *,
+    base: BaseTensors | None = None,  # noqa: ARG001 -- the contract's: a lock brings all it needs
     owner: str,
     alpha: float | None = None,
     allow_unsafe: bool = False,
@@ -59,6 +61,7 @@ def apply(
     Args:
         model: A transformers model with plain weights.
         body: The lock.
+        base: Not asked.
         owner: Identity under which it is attached; applying one owner twice is refused.
         alpha: Strength, dimensionless; the calibrated one by default.
         allow_unsafe: Accept a strength outside the measured range.

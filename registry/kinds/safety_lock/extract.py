@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from registry.kinds.contract import Notes
     from registry.measure.prompts import Pair, PromptSet
 
 __all__ = [
@@ -61,10 +62,11 @@ class Extraction:
 def extract(
     model: nn.Module,
     tokenizer: Any,
-    pairs: PromptSet[Pair],
+    data: PromptSet[Pair],
     *,
     seed: int,
-    options: Mapping[str, int | float],
+    options: Mapping[str, Any],
+    notes: Notes | None = None,  # noqa: ARG001 -- the contract's: it takes a minute
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Extraction:
     """Find the heads that tell refusing from complying, their directions and scales.
@@ -72,9 +74,10 @@ def extract(
     Args:
         model: The aligned base, read only.
         tokenizer: Its fast tokenizer.
-        pairs: Questions with a refusing and a complying answer.
+        data: Questions with a refusing and a complying answer.
         seed: Seed of the cross-validation's folds; recorded.
         options: ``heads`` (K), ``answer_tokens`` (r), ``folds``, ``repeats``.
+        notes: Not used.
         progress: Called with (stage, done, all).
 
     Raises:
@@ -90,14 +93,14 @@ def extract(
     rows, used = head_rows(
         model,
         tokenizer,
-        pairs.rows,
+        data.rows,
         geometry,
         answer_tokens=r,
         progress=_stage(progress, "reading activations"),
     )
     if len(used) < int(options["folds"]):
         raise UsageError(
-            f"expected at least {options['folds']} usable pairs, got {len(used)} of {len(pairs)}.",
+            f"expected at least {options['folds']} usable pairs, got {len(used)} of {len(data)}.",
             hint="Give more pairs with --data FILE, or lower --folds.",
         )
     scores = score_heads(
@@ -131,13 +134,12 @@ def extract(
     shifts = output_shifts(model, body, geometry, alpha=1.0)
     norms = tuple(float(f"{float(shift.norm()):.6g}") for shift in shifts.values())
     ids = used[:HOLD_PAIRS]
-    base = figures(model, tokenizer, body, [row for row in pairs.rows if row.id in ids])
-    source = {"name": pairs.name, "version": pairs.version, "digest": pairs.digest}
+    base = figures(model, tokenizer, body, [row for row in data.rows if row.id in ids])
+    source = {"name": data.name, "version": data.version, "digest": data.digest}
     holds = Holds(pairs=source, ids=tuple(ids), base=base, bounds=Bounds())
     body = replace(body, shift_norms=norms, holds=holds)
-    receipt = {"pairs": pairs.describe(), "pairs_used": len(used), "pairs_given": len(pairs)}
-    data = [{**pairs.describe(), "name": pairs.name, "digest": pairs.digest, "rows": len(pairs)}]
-    return Extraction(body, receipt, data)
+    receipt = {"pairs": data.describe(), "pairs_used": len(used), "pairs_given": len(data)}
+    return Extraction(body, receipt, [data.describe()])
 
 
 def _stage(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -25,16 +26,25 @@ from registry.checkpoint.reader import Checkpoint
 from registry.checkpoint.record import BaseRecord
 from registry.errors import UnsupportedSchemaVersionError
 from registry.kinds import parse_body
+from registry.kinds.safety_layers.body import LayersBody
 from registry.kinds.safety_lock.body import LockBody
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 GOLDEN = Path(__file__).parents[2] / "golden" / "v2" / "safety-lock"
+LAYERS = GOLDEN.with_name("safety-layers")
 BEFORE = GOLDEN.parents[1] / "v1" / "safety-lock"
 WEIGHTS = "blake3:45e943119e69cbcc0cf3d0969228da1926a3d2fa704e71f4cfae48f7019ad29d"
 ARTIFACT = "blake3:dabdec280348b2ca56b7d1692fea0cb5d98f2e2de9c27f3ebd94ad9603c31d3b"
+LAYERS_WEIGHTS = "blake3:f3f4c5d3f12429adbe4e891bce9c48e1e32646eed6dd9e50886d003fe70cc953"
+LAYERS_ARTIFACT = "blake3:da7ba248294c7136107f197d7c6029acc8abc6a16bdc2cf5c60f58e8520454a1"
+LAYERS_CONTENT = "blake3:81b41ee7d0bc411688cdf668033a6ddfe246441affda00ed79139f4ce05e8c9e"
+"""Digest of what the range puts on a model."""
 
 
-def golden_record(folder: Path) -> BaseRecord:
-    config = llama_config()
+def golden_record(folder: Path, **changes: Any) -> BaseRecord:
+    config = llama_config(**changes)
     tensors: dict[str, Tensor] = {}
     for number, (name, shape) in enumerate(sorted(tensor_shapes(config).items())):
         count = int(np.prod(shape))
@@ -85,10 +95,87 @@ def golden_bundle(folder: Path) -> Bundle:
     return make_bundle(manifest, body.to_tensors(), record.to_tensors())
 
 
-def test_the_same_values_give_the_frozen_bytes(tmp_path: Path) -> None:
-    made = golden_bundle(tmp_path / "model")
+SWEEP = (
+    ("baseline", None, None, 1.0, 1), ("alpha", 1, 2, 0.8, 0), ("alpha", 1, 2, 1.25, 10),
+    ("upper", 1, 1, 1.25, 4), ("upper", 1, 2, 1.25, 10), ("upper", 1, 3, 1.25, 7),
+    ("lower", 0, 2, 1.25, 6), ("lower", 1, 2, 1.25, 10), ("lower", 2, 2, 1.25, 5),
+    ("control", 0, 1, 1.25, 1), ("control", 2, 3, 1.25, 2),
+)  # fmt: skip
+"""Step, first, last, alpha and refused, of 12 prompts."""
+
+
+def golden_layers(folder: Path) -> Bundle:
+    record = golden_record(folder, num_hidden_layers=4)
+    members = ("step", "first", "last", "alpha", "refused")
+    rising, flat = [0.5, 8.25, 30.0, 31.0], [0.25, 1.0, 1.5, 2.0]
+    cosines = {"mean": [0.9375, 0.875, 0.5, 0.4375], "std": [0.125, 0.0625, 1e-7, 0.0]}
+    rows = {"version": "1", "digest": WEIGHTS, "split": "make", "rows": 12}
+    body = LayersBody(
+        first=1,
+        last=2,
+        layers=4,
+        family="llama",
+        norms="trainable",
+        measurement={
+            "template": {"name": "chat template", "digest": None},
+            "scorer": "opening/1",
+            "max_new_tokens": 16,
+            "prompts": {name: rows | {"name": name} for name in ("harmful", "harmless", "scary")},
+            "n": 12,
+            "curves": dict.fromkeys(("harmless", "harmful", "between"), cosines),
+            "gap": {"degrees": rising, "low": flat, "high": rising, "paper": flat},
+            "controls": {
+                name: {"degrees": flat, "low": flat, "high": flat} for name in ("form", "scary")
+            },
+            "initial": {"first": 1, "last": 2, "rule": "by hand", "from_curves": True},
+            "scaling": {
+                "mode": "weights",
+                "alpha": 1.25,
+                "attention_output": False,
+                "rule": "by hand",
+            },
+            "points": [dict(zip(members, row, strict=True)) for row in SWEEP],
+            "resampled": {
+                "resamples": 4,
+                "first": [{"value": 1, "share": 1.0}],
+                "last": [{"value": 2, "share": 0.75}, {"value": 3, "share": 0.25}],
+            },
+            "effect": {
+                "baseline": 1,
+                "range": 10,
+                "p": 2 / 2**9,
+                "control": {"first": 2, "last": 3, "refused": 2},
+                "control_p": 2 / 2**8,
+            },
+            "seed": 7,
+        },
+        refused=np.array([[n < row[-1] for n in range(12)] for row in SWEEP], dtype=np.uint8),
+    )
+    manifest = Manifest(
+        kind="safety-layers",
+        name="golden-layers",
+        version="1.0",
+        created="2026-11-21T00:00:00Z",
+        base=BaseIdentity("a bäse \u2603", record.weights, record.config_digest, None, None),
+        geometry=record.geometry.to_dict(),
+        body=body.to_manifest(),
+        files={},
+        provenance={"tool": {"safelatch": "0.1.0"}, "seed": 7, "data": []},
+        license="CC0-1.0",
+    )
+    return make_bundle(manifest, body.to_tensors(), record.to_tensors())
+
+
+MADE = [(golden_bundle, GOLDEN), (golden_layers, LAYERS)]
+
+
+@pytest.mark.parametrize(("make", "golden"), MADE, ids=("safety-lock", "safety-layers"))
+def test_the_same_values_give_the_frozen_bytes(
+    tmp_path: Path, make: Callable[[Path], Bundle], golden: Path
+) -> None:
+    made = make(tmp_path / "model")
     for name, data in made.files.items():
-        assert data == (GOLDEN / name).read_bytes(), f"{name} has other bytes than format v2"
+        assert data == (golden / name).read_bytes(), f"{name} has other bytes than format v2"
 
 
 def test_the_frozen_bytes_give_the_frozen_digests_and_values() -> None:
@@ -103,6 +190,19 @@ def test_the_frozen_bytes_give_the_frozen_digests_and_values() -> None:
     assert (body.alpha, body.alpha_range, body.sigma.tolist()) == (1.5, (0.0, 2.0), [0.5, 0.25])
 
 
+def test_the_frozen_layers_give_the_frozen_digests_and_values() -> None:
+    bundle = read_bundle(LAYERS)
+    body = parse_body(bundle)
+    assert bundle.manifest.digest == LAYERS_ARTIFACT
+    assert bundle.manifest.base_weights == LAYERS_WEIGHTS
+    assert (body.first, body.last, body.layers, body.norms) == (1, 2, 4, "trainable")
+    assert body.refused.sum(axis=1).tolist() == [row[-1] for row in SWEEP]
+    assert body.measurement["curves"]["between"]["std"] == [0.125, 0.0625, 1e-7, 0]
+    assert len(body.protected) == 2 * 7
+    assert body.protected[0].name == "model.layers.1.mlp.down_proj.weight"
+    assert body.content == LAYERS_CONTENT
+
+
 def test_a_bundle_from_before_the_first_release_is_refused_with_the_way_out() -> None:
     bundle = read_bundle(BEFORE)
     with pytest.raises(UnsupportedSchemaVersionError) as caught:
@@ -115,8 +215,9 @@ def test_a_bundle_from_before_the_first_release_is_refused_with_the_way_out() ->
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as work:
-        golden = golden_bundle(Path(work) / "model")
-    write_bundle(golden, GOLDEN)
-    print("WEIGHTS  =", golden.manifest.base_weights)
-    print("ARTIFACT =", golden.manifest.digest)
+    for make_golden, place in MADE:
+        with tempfile.TemporaryDirectory() as work:
+            golden = make_golden(Path(work) / "model")
+        write_bundle(golden, place)
+        print(place.name, "WEIGHTS  =", golden.manifest.base_weights)
+        print(place.name, "ARTIFACT =", golden.manifest.digest)

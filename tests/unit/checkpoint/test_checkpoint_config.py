@@ -343,6 +343,7 @@ OLD = {
     "mixtral": {"rope_theta": 1e6, "sliding_window": None, "rms_norm_eps": 1e-05},
     "qwen2": {"rope_theta": 1e6, "rope_scaling": None},
     "qwen3": {"rope_theta": 1e6, "use_sliding_window": False, "max_window_layers": 28},
+    "gemma": {"rope_theta": 1e4, "hidden_act": "gelu", "hidden_activation": None},
     "gemma2": {
         "rope_theta": 1e4, "hidden_act": "gelu_pytorch_tanh", "cache_implementation": "hybrid",
     },

@@ -13,9 +13,10 @@ from support.tiny_models import fine_tune, llama_config, make_tensors, write_che
 from registry.artifact.tensors import read_payloads, write_payloads
 from registry.checkpoint.reader import Checkpoint
 from registry.cli.invocation import Invocation
-from registry.cli.models import read_base, registered_files
+from registry.cli.models import read_base
 from registry.errors import BaseModelMismatchError, CheckpointNotFoundError, HostError
 from registry.store.catalog import Registry
+from registry.workflows.bases import registered_files
 from registry.workflows.identify import _seal
 
 if TYPE_CHECKING:

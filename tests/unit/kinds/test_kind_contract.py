@@ -9,7 +9,13 @@ import pytest
 
 from registry.errors import UnsupportedSchemaVersionError, UsageError
 from registry.kinds import KINDS, Verb, kind_of, parse_body
-from registry.kinds.contract import CONTRACT, ForeignVerb, PresentVerb
+from registry.kinds.contract import (
+    CONTRACT,
+    Bindable,
+    ForeignVerb,
+    PresentVerb,
+    TrainingConfigVerb,
+)
 
 
 def test_the_contract_speaks_of_the_six_verbs():
@@ -42,6 +48,29 @@ def test_a_kind_that_imports_files_offers_how_and_no_other_does(name):
     for function in promised[:2] if kind.imports else ():
         wanted = [p for p in signature(getattr(ForeignVerb, function)).parameters if p != "self"]
         assert list(signature(getattr(module, function)).parameters) == wanted
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_what_a_kind_says_was_published_is_there_and_can_be_bound(name):
+    published = getattr(KINDS[name].verb("extract"), "PUBLISHED", {})
+    assert list(published) == list(KINDS[name].published)
+    for each, found in published.items():
+        assert each == each.lower()
+        for method in ("describe", "bind"):
+            wanted = list(signature(getattr(Bindable, method)).parameters)
+            assert ["self", *signature(getattr(found, method)).parameters] == wanted
+
+
+def test_no_two_kinds_published_under_one_name():
+    names = [name for kind in KINDS.values() for name in kind.published]
+    assert len(set(names)) == len(names) > 0
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_kind_with_training_configs_takes_what_the_contract_says(name):
+    offered = getattr(KINDS[name].verb("guard"), "training_config", None)
+    wanted = [p for p in signature(TrainingConfigVerb.training_config).parameters if p != "self"]
+    assert offered is None or list(signature(offered).parameters) == wanted
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))

@@ -87,6 +87,16 @@ def golden_card() -> str:
     return text.replace(f"Safelatch {__version__}", "Safelatch VERSION")
 
 
+def golden_card_of_layers() -> str:
+    bundle = read_bundle(GOLDEN.with_name("v2") / "safety-layers")
+    line = first_line(bundle.manifest, created=WHEN, expires=None)
+    text = card(
+        line, {"1.0": bundle.manifest}, url="hf://acme/base-layers", signers=[KEY],
+        images={name: f"plots/{name}.png" for name in ("curves", "sweep")}, shown=present(bundle),
+    )  # fmt: skip
+    return text.replace(f"Safelatch {__version__}", "Safelatch VERSION")
+
+
 def a_manifest(**changes: Any) -> Manifest:
     manifest = Manifest(
         kind="safety-lock", created=WHEN, name="a-lock", version="1.0",
@@ -136,6 +146,10 @@ class Seen(HTMLParser):
 
 def test_golden_card_of_a_planted_lock() -> None:
     assert golden_card() == (GOLDEN / "README.md").read_text("utf-8")
+
+
+def test_the_golden_card_of_safety_layers() -> None:
+    assert golden_card_of_layers() == (GOLDEN / "README.safety-layers.md").read_text("utf-8")
 
 
 def test_front_matter_is_what_the_hub_reads() -> None:
@@ -354,4 +368,5 @@ if __name__ == "__main__":
         make_golden_lock(GOLDEN / "lock")
     GOLDEN.mkdir(parents=True, exist_ok=True)
     (GOLDEN / "README.md").write_text(golden_card(), encoding="utf-8")
+    (GOLDEN / "README.safety-layers.md").write_text(golden_card_of_layers(), encoding="utf-8")
     print(json.dumps({"written": str(GOLDEN / "README.md")}))

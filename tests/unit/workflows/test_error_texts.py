@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from support.guarded import layers_bundle, layers_model
 from support.locks import read_record
 from support.safelocks import a_lock, safelock
 from support.signed import key_of, line_of, renewed, signed, stated
@@ -27,7 +28,7 @@ from support.tiny_models import llama_config, write_checkpoint
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from registry import Registry, errors, load_protected, moment, protect
+from registry import Registry, errors, guard, load_protected, moment, protect
 from registry.artifact.bundle import Bundle, make_bundle, read_bundle, write_bundle
 from registry.artifact.policy import Load, parse_policy
 from registry.artifact.schema import require_schema, validate
@@ -35,6 +36,7 @@ from registry.artifact.unbound import Unbound, write_unbound
 from registry.checkpoint.reader import Checkpoint
 from registry.digest import digest_bytes
 from registry.kinds import parse_body
+from registry.kinds.safety_layers._search import search
 from registry.kinds.safety_lock._calibrate import Budget, calibrate
 from registry.live.attach import attach
 from registry.live.sites import attention_outputs, model_geometry
@@ -222,6 +224,36 @@ def a_budget_that_no_strength_keeps(place: Place) -> None:
         harmful=prompts, harmless=prompts, scary=prompts, budget=Budget(0.05, -1.0), seed=0,
         grid=(0.5,), max_new_tokens=2,
     )  # fmt: skip
+
+
+@says(
+    errors.LocalizationError,
+    (
+        "expected layers 1 to 2, where the search starts, to change the 0 of 4 prompts refused "
+        "when they are scaled, p < 0.05; got 0 at 0.7 (p 1), 0 at 0.8 (p 1), 0 at 0.9 (p 1), 0 at "
+        "1.1 (p 1), 0 at 1.2 (p 1), 0 at 1.3 (p 1).\n"
+        "Nothing was written. Give more over-rejection prompts with --data FILE, or another "
+        "--alpha; a model that refuses nothing, or with all its layers, has no such range."
+    ),
+)
+def a_model_that_refuses_nothing_however_it_is_scaled(place: Place) -> None:
+    nothing = (False,) * 4
+    search(lambda *_: nothing, nothing, layers=4, initial=(1, 2), seed=0)
+
+
+@says(
+    errors.GuardError,
+    (
+        "expected a model without a guard, this one is guarded already.\n"
+        "Use that guard, or give the model back first: g.release()"
+    ),
+)
+def a_model_that_is_guarded_twice(place: Place) -> None:
+    model = layers_model()
+    bundle = layers_bundle(model, place.tmp / "base")
+    held = guard(model, bundle)
+    assert held.is_on(model)
+    guard(model, bundle)
 
 
 @says(
@@ -460,8 +492,8 @@ def other_weights_of_the_same_shapes(place: Place) -> None:
 @says(
     errors.UnsupportedArchitectureError,
     (
-        "expected one of gemma2, gemma3_text, gpt2, llama, mistral, mixtral, phi3, qwen2, "
-        "qwen3, got model_type 'mamba'.\n"
+        "expected one of gemma, gemma2, gemma3_text, gpt2, llama, mistral, mixtral, phi3, "
+        "qwen2, qwen3, got model_type 'mamba'.\n"
         "To support a family, add a row in registry/checkpoint/architecture.py."
     ),
 )

@@ -165,7 +165,7 @@ def test_a_lock_is_made_from_the_base_and_loaded_onto_its_fine_tune(family, spok
     base = identify(tmp_path / "base", settings=Settings.load())
     draft = extract(
         "safety-lock", base, model, tokenizer,
-        base_name="tiny", seed=0, options=OPTIONS, pairs=pairs,
+        base_name="tiny", seed=0, options=OPTIONS, data=pairs,
     )  # fmt: skip
     lock = write_bundle(edited(draft, alpha=1.0, alpha_range=(0.0, 1.5)), tmp_path / "lock")
     loaded = load_protected(tmp_path / "tune", artifacts=[lock])

@@ -22,7 +22,7 @@ def extracted(world, *, seed=0, pairs=None):
     base = identify(world.base, settings=Settings.load())
     return make.extract(
         "safety-lock", base, world.planted.model, world.planted.tokenizer,
-        base_name="planted-base", seed=seed, options=OPTIONS, pairs=pairs,
+        base_name="planted-base", seed=seed, options=OPTIONS, data=pairs,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ from registry.errors import (
 )
 from registry.live.attach import owners
 from registry.store import session
-from registry.workflows.protect import applied_to
+from registry.workflows.applied import applied_to
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""A guard for the Trainers of transformers and TRL, as a callback.
+
+- ``on_init_end`` runs before ``create_optimizer``: the range is frozen there. An optimizer that
+  was given to the Trainer is there already and is asked at once.
+- ``on_train_begin`` runs after ``create_optimizer`` and after a checkpoint was resumed: the
+  optimizer is attached, and the weights are read back before a long run begins.
+- ``on_train_end`` runs after the best model was loaded: the weights are read back again.
+
+transformers is imported when the class is first asked for, so that ``import registry`` is not.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import GuardError
+from registry.workflows.guard import guard
+
+if TYPE_CHECKING:
+    import os
+
+    from registry.artifact.bundle import Bundle
+    from registry.reference import Reference
+    from registry.store.catalog import Registry
+    from registry.workflows.guard import Guard
+    from registry.workflows.trust import TrustArgument
+
+_EARLIER = "Give it to the Trainer when it is made: Trainer(model=model, callbacks=[...])"
+
+
+class _Keeping:
+    """What the callback does; ``transformers.TrainerCallback`` is mixed in on first use."""
+
+    def __init__(
+        self,
+        artifact: Bundle | Reference | str | os.PathLike[str],
+        *,
+        registry: Registry | str | None = None,
+        trust: TrustArgument = None,
+    ) -> None:
+        """Keep ``artifact`` while the Trainer trains; arguments as ``registry.guard``."""
+        self._artifact, self._registry, self._trust = artifact, registry, trust
+        self.guard: Guard | None = None
+        """The guard, once the Trainer is made."""
+        self.report: dict[str, Any] | None = None
+        """``Guard.to_dict()`` of the end of training; ``None`` before it, or if it raised."""
+
+    def on_init_end(
+        self, _args: Any, _state: Any, _control: Any, *, model: Any, optimizer: Any = None, **_: Any
+    ) -> None:
+        """Freeze, before the Trainer builds its optimizer.
+
+        Raises:
+            SafelatchError: see ``registry.guard`` and ``Guard.attach``; the model is as it was.
+        """
+        if self.guard is not None and not self.guard.is_on(model):
+            self.guard.release()
+            self.guard = None
+        if self.guard is None:
+            self.guard = guard(model, self._artifact, registry=self._registry, trust=self._trust)
+        if optimizer is not None:
+            try:
+                self.guard.attach(optimizer)
+            except GuardError:
+                self.guard.release()
+                self.guard = None
+                raise
+
+    def on_train_begin(
+        self, _args: Any, _state: Any, _control: Any, *, model: Any, optimizer: Any, **_: Any
+    ) -> None:
+        """Attach the optimizer and read the weights back before the first step.
+
+        Raises:
+            GuardError: it is too late, or the optimizer could change what is protected.
+            VerificationError: a resumed checkpoint does not hold the base's layers.
+        """
+        self.report = None
+        if self.guard is None:
+            raise GuardError(
+                "expected SafetyCallback before the Trainer builds its optimizer, it was added "
+                "after the Trainer was made: the optimizer holds what should be frozen.",
+                hint=_EARLIER,
+            )
+        if not self.guard.is_on(model):
+            raise GuardError(
+                "expected the model that was guarded when the Trainer was made, it trains another "
+                "one (model_init makes a new one for each training).",
+                hint="Give the Trainer the model itself: Trainer(model=model, callbacks=[...])",
+            )
+        self.guard.attach(optimizer)
+        self.guard.verify()
+
+    def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Read the weights back, and keep the report.
+
+        Raises:
+            VerificationError: a protected tensor is not bit for bit what it was.
+        """
+        if self.guard is not None:
+            self.guard.verify()
+            self.report = self.guard.to_dict()
+
+
+@cache
+def _callback_class() -> type:
+    from transformers import TrainerCallback
+
+    body = {"__doc__": "Keep an artifact while a Trainer of transformers or TRL trains a model."}
+    return type("SafetyCallback", (_Keeping, TrainerCallback), {**body, "__module__": __name__})
+
+
+def __getattr__(name: str) -> Any:
+    """Make the class on first use (PEP 562)."""
+    if name == "SafetyCallback":
+        return _callback_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

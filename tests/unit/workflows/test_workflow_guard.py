@@ -1,0 +1,198 @@
+"""``registry.guard``: which artifact, which model, and what is refused before anything is frozen."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from support.guarded import bits, layers_bundle, layers_model, steps, trained
+from support.signed import key_of, pem_of
+
+import registry
+from registry.artifact.bundle import write_bundle
+from registry.errors import (
+    BaseModelMismatchError,
+    CompatibilityError,
+    GuardError,
+    UnsignedError,
+    UsageError,
+    VerificationError,
+)
+from registry.workflows.guard import Guard
+from registry.workflows.publish import publish
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def base():
+    return layers_model()
+
+
+@pytest.fixture(scope="module")
+def folder(base, tmp_path_factory):
+    root = tmp_path_factory.mktemp("guard")
+    write_bundle(layers_bundle(base, root / "base"), root / "bundle")
+    return root
+
+
+@pytest.fixture
+def model(base):
+    return copy.deepcopy(base)
+
+
+def is_untouched(model):
+    return all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("form", ["bundle", "path", "text", "reference"])
+def test_an_artifact_may_be_named_in_every_form(base, folder, model, empty_registry, form):
+    publish(empty_registry, folder / "bundle", name="range", version="1.0.0")
+    artifact = {
+        "bundle": layers_bundle(base, folder / "base"), "path": folder / "bundle",
+        "text": str(folder / "bundle"), "reference": "range@1.0.0",
+    }[form]  # fmt: skip
+    held = registry.guard(model, artifact, registry=empty_registry)
+    assert isinstance(held, Guard)
+    assert held.kind == "safety-layers"
+    assert not model.get_parameter(UP).requires_grad
+    assert (held.label == "range@1.0.0") == (form == "reference")
+
+
+def test_a_training_is_kept_and_proved(folder, model):
+    held = registry.guard(model, folder / "bundle")
+    assert held.verified_at is None
+    optimizer = torch.optim.AdamW(trained(model), lr=1e-2, weight_decay=0.1)
+    held.attach(optimizer)
+    steps(model, optimizer, 2)
+    evidence = held.verify()
+    document = held.to_dict()
+    assert document["evidence"] == evidence
+    assert document["evidence"]["steps"] == 2
+    assert document["verified_at"] == held.verified_at is not None
+    assert document["report"]["share_trainable"] == held.report().share_trainable
+    held.release()
+    assert is_untouched(model)
+
+
+def test_a_reading_that_finds_a_change_takes_the_word_verified_back(folder, model):
+    held = registry.guard(model, folder / "bundle")
+    held.verify()
+    with torch.no_grad():
+        model.get_parameter(UP)[0, 0] += 1
+    with pytest.raises(VerificationError, match="1 of 18 protected parameters changed"):
+        held.verify()
+    assert held.to_dict()["verified_at"] is None
+    assert held.to_dict()["evidence"] is None
+
+
+def test_a_fine_tune_whose_range_is_the_bases_may_be_trained_further(folder, model):
+    with torch.no_grad():
+        model.model.layers[3].mlp.up_proj.weight.add_(0.01)
+        model.lm_head.weight.add_(0.01)
+    assert registry.guard(model, folder / "bundle").verify()["parameters"] == 18
+
+
+def test_a_range_that_drifted_is_told_with_what_puts_it_back(folder, model):
+    with torch.no_grad():
+        model.get_parameter(UP).mul_(1.01)
+    with pytest.raises(VerificationError, match="1 of 18 protected tensors have drifted") as caught:
+        registry.guard(model, folder / "bundle")
+    assert "registry.protect(model, artifact, base=" in caught.value.hint
+    assert is_untouched(model)
+
+
+def test_a_model_of_another_base_is_refused(folder):
+    other = layers_model()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.copy_(0.2 * torch.randn_like(parameter))
+    with pytest.raises(BaseModelMismatchError, match="expected a fine-tune of tiny-base"):
+        registry.guard(other, folder / "bundle")
+    assert is_untouched(other)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("is_of_the_base", [True, False])
+def test_the_base_under_an_adapter_is_looked_at_by_its_own_names(folder, model, is_of_the_base):
+    from peft import LoraConfig, get_peft_model
+
+    if not is_of_the_base:
+        with torch.no_grad():
+            model.model.layers[3].mlp.up_proj.weight.mul_(-1)
+            model.model.layers[0].mlp.up_proj.weight.mul_(-1)
+    config = LoraConfig(
+        target_modules=["up_proj"], layers_to_transform=[0, 3], layers_pattern="layers"
+    )
+    adapted = get_peft_model(model, config)
+    if is_of_the_base:
+        assert registry.guard(adapted, folder / "bundle").verify()["parameters"] == 18
+    else:
+        with pytest.raises(BaseModelMismatchError, match="expected a fine-tune of tiny-base"):
+            registry.guard(adapted, folder / "bundle")
+
+
+def test_a_parameter_that_was_added_outside_the_range_is_refused_too(folder, model):
+    model.model.layers[3].mlp.scale = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(CompatibilityError, match=r"model\.layers\.3\.mlp\.scale"):
+        registry.guard(model, folder / "bundle")
+
+
+def test_a_lock_on_the_model_is_taken_off_before_training(world, model, folder):
+    tuned = copy.deepcopy(world.tuned)
+    registry.protect(tuned, world.lock)
+    with pytest.raises(GuardError, match="expected a model without artifacts on it") as caught:
+        registry.guard(tuned, folder / "bundle")
+    assert "registry.unprotect(model)" in caught.value.hint
+
+
+def test_a_lock_keeps_nothing_while_training(world):
+    tuned = copy.deepcopy(world.tuned)
+    with pytest.raises(UsageError, match="a safety-lock has no guard"):
+        registry.guard(tuned, world.lock)
+
+
+def test_a_quantised_model_is_refused_with_the_way_out(folder, model):
+    model.is_quantized = True
+    with pytest.raises(GuardError, match="got a quantised model") as caught:
+        registry.guard(model, folder / "bundle")
+    assert "--as peft" in caught.value.hint
+
+
+def test_an_unsigned_artifact_is_refused_where_a_key_is_asked_for(folder, model, tmp_path):
+    public = pem_of(key_of("publisher"), tmp_path)
+    with pytest.raises(UnsignedError):
+        registry.guard(model, folder / "bundle", trust=public)
+    assert is_untouched(model)
+    with pytest.raises(UnsignedError):
+        registry.SafetyCallback(folder / "bundle", trust=public).on_init_end(
+            None, None, None, model=model
+        )
+
+
+def test_the_callback_is_transformers_own_and_made_on_first_use():
+    from transformers import TrainerCallback
+
+    assert issubclass(registry.SafetyCallback, TrainerCallback)
+    assert registry.SafetyCallback is registry.SafetyCallback
+    assert registry.SafetyCallback.__name__ == "SafetyCallback"
+    code = (
+        "import sys, registry.workflows.trainer_callback, registry.workflows.guard; "
+        "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_callback_that_meets_a_second_model_lets_the_first_one_go(base, folder):
+    first, second = copy.deepcopy(base), copy.deepcopy(base)
+    callback = registry.SafetyCallback(folder / "bundle")
+    callback.on_init_end(None, None, None, model=first)
+    callback.on_init_end(None, None, None, model=second)
+    assert is_untouched(first)
+    assert callback.guard.is_on(second)
+    callback.on_init_end(None, None, None, model=second)
+    assert bits(first) == bits(second)

@@ -1,0 +1,87 @@
+"""Measurements of a run that was interrupted are found again by the same run, and by no other."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from registry.errors import HostError, UnsafeFormatError, UsageError
+from registry.workflows.unfinished import Unfinished, Unkept
+
+RUN = {"kind": "safety-layers", "base": "blake3:00", "seed": 0, "options": {"limit": 4}}
+
+
+def test_what_was_kept_is_there_in_the_next_run(tmp_path):
+    first = Unfinished(tmp_path / "out", RUN)
+    assert (first.taken_up, first.recall("a")) == (0, None)
+    first.keep("a", [1, 0])
+    first.keep("b", {"x": 0.5})
+    again = Unfinished(tmp_path / "out", RUN)
+    assert again.taken_up == 2
+    assert (again.recall("a"), again.recall("b"), again.recall("c")) == ([1, 0], {"x": 0.5}, None)
+
+
+def test_a_run_that_keeps_nothing_leaves_no_file(tmp_path):
+    Unfinished(tmp_path / "out", RUN).finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_takes_its_notes_away(tmp_path):
+    notes = Unfinished(tmp_path / "out", RUN)
+    notes.keep("a", 1)
+    assert notes.path == tmp_path / "out.unfinished"
+    notes.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 1}, "seed: expected 1, got 0"),
+        ({"base": "blake3:11"}, "base: expected 'blake3:11', got 'blake3:00'"),
+        ({"options": {"limit": 8}}, "options: expected {'limit': 8}, got {'limit': 4}"),
+    ],
+)
+def test_notes_of_another_run_are_refused_and_left_there(tmp_path, change, said):
+    Unfinished(tmp_path / "out", RUN).keep("a", 1)
+    before = (tmp_path / "out.unfinished").read_bytes()
+    with pytest.raises(UsageError) as refused:
+        Unfinished(tmp_path / "out", RUN | change)
+    assert said in refused.value.message
+    assert "Remove it to begin anew" in (refused.value.hint or "")
+    assert (tmp_path / "out.unfinished").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"schema":"safelatch/unfinished/v1","run":{}}'])
+def test_a_file_that_holds_something_else_is_refused(tmp_path, text):
+    (tmp_path / "out.unfinished").write_text(text, "utf-8")
+    with pytest.raises(UsageError, match="expected the notes of an unfinished run"):
+        Unfinished(tmp_path / "out", RUN)
+
+
+def test_a_torn_file_is_refused(tmp_path):
+    Unfinished(tmp_path / "out", RUN).keep("a", 1)
+    path = tmp_path / "out.unfinished"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(UnsafeFormatError):
+        Unfinished(tmp_path / "out", RUN)
+
+
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path):
+    (tmp_path / "closed").write_text("a file", "utf-8")
+    with pytest.raises(HostError, match="expected to write down what was measured"):
+        Unfinished(tmp_path / "closed" / "out", RUN).keep("a", 1)
+
+
+def test_the_file_is_json_that_names_its_run(tmp_path):
+    notes = Unfinished(tmp_path / "out", RUN)
+    notes.keep("a", 1)
+    document = json.loads(notes.path.read_text("utf-8"))
+    assert document == {"schema": "safelatch/unfinished/v1", "run": RUN, "notes": {"a": 1}}
+
+
+def test_unkept_notes_remember_nothing():
+    notes = Unkept()
+    notes.keep("a", 1)
+    assert notes.recall("a") is None

@@ -19,8 +19,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    Piece = bytes | memoryview
 
 INCOMING = ".incoming-"
 """How names begin that are still being written to."""
@@ -52,8 +54,13 @@ def write_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
     sync_folder(path.parent)
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_folder(folder: Path, files: Mapping[str, bytes | Iterable[Piece]]) -> None:
     """Write a new folder of ``files``, by name; an empty one may be there.
+
+    Args:
+        folder: Where.
+        files: All bytes of each, or pieces of them one after the other, so that no file need be
+            in memory; a name may be one in a folder below.
 
     Raises:
         OSError: the system refuses, or ``folder`` is there and not empty.
@@ -64,8 +71,10 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         staged.mkdir()
         for name, data in files.items():
+            make_folder((staged / name).parent)
             _write_synced(staged / name, data)
-        sync_folder(staged)
+        for below in sorted({(staged / name).parent for name in files} | {staged}):
+            sync_folder(below)
         if os.name == "nt" and folder.exists():  # elsewhere a rename takes its place
             folder.rmdir()
         staged.rename(folder)
@@ -113,10 +122,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_synced(path: Path, data: bytes, mode: int | None = None) -> None:
+def _write_synced(path: Path, data: bytes | Iterable[Piece], mode: int | None = None) -> None:
     with path.open("xb") as file:  # never through a link that somebody put there
         if mode is not None:  # before there is anything in it to read
             path.chmod(mode)
-        file.write(data)
+        for piece in (data,) if isinstance(data, bytes) else data:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from registry.checkpoint.sites import Regrouped, Sites, Windows
+from registry.checkpoint.sites import Regrouped, Sites, Windows, grouped_experts
 from registry.errors import UnsupportedArchitectureError
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ _POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 _QWEN_WINDOWS = Windows(per_layer=True, switch="use_sliding_window", first="max_window_layers")
 _QWEN_DEFAULTS: dict[str, Any] = {
     "hidden_act": "silu",
-    "intermediate_size": 22016,
     "max_position_embeddings": 32_768,
-    "max_window_layers": 28,
-    "num_key_value_heads": 32,
     "rms_norm_eps": 1e-6,
     "rope_theta": 10_000.0,
     "sliding_window": 4096,
@@ -46,6 +43,7 @@ _QWEN_DEFAULTS: dict[str, Any] = {
     "use_sliding_window": False,
     "vocab_size": 151_936,
 }
+_QWEN_DENSE = {"intermediate_size": 22016, "max_window_layers": 28, "num_key_value_heads": 32}
 _GEMMA_DEFAULTS: dict[str, Any] = {
     "attention_bias": False,
     "head_dim": 256,
@@ -118,36 +116,46 @@ _ROWS = (
         aliases=(("num_experts", "num_local_experts"),),
         regrouped=(
             Regrouped("block_sparse_moe.gate.weight", "mlp.gate.weight"),
-            Regrouped(
-                "block_sparse_moe.experts.{index}.w1.weight",
-                "mlp.experts.gate_up_proj",
-                part=0,
-                parts=2,
-            ),
-            Regrouped(
-                "block_sparse_moe.experts.{index}.w3.weight",
-                "mlp.experts.gate_up_proj",
-                part=1,
-                parts=2,
-            ),
-            Regrouped("block_sparse_moe.experts.{index}.w2.weight", "mlp.experts.down_proj"),
+            *grouped_experts("block_sparse_moe.experts", "w1", "w3", "w2"),
         ),
         **_LLAMA_LIKE | {"mlp_out": "block_sparse_moe.experts.{index}.w2"},
     ),
     Sites(
         family="qwen2",
         o_proj_has_bias=False,
-        defaults=_QWEN_DEFAULTS,
+        defaults=_QWEN_DEFAULTS | _QWEN_DENSE,
         windows=_QWEN_WINDOWS,
         **_LLAMA_LIKE,
     ),
     Sites(
         family="qwen3",
         o_proj_has_bias="attention_bias",
-        defaults=_QWEN_DEFAULTS | {"attention_bias": False, "head_dim": 128},
+        defaults=_QWEN_DEFAULTS | _QWEN_DENSE | {"attention_bias": False, "head_dim": 128},
         windows=_QWEN_WINDOWS,
         head_norms=_HEAD_NORMS,
         **_LLAMA_LIKE,
+    ),
+    Sites(
+        family="qwen3_moe",
+        o_proj_has_bias="attention_bias",
+        defaults=_QWEN_DEFAULTS
+        | {
+            "attention_bias": False,
+            "decoder_sparse_step": 1,
+            "intermediate_size": 6144,
+            "mlp_only_layers": [],
+            "moe_intermediate_size": 768,
+            "norm_topk_prob": False,
+            "num_experts_per_tok": 8,
+            "num_key_value_heads": 4,
+            "num_local_experts": 128,
+        },
+        windows=Windows(switch="use_sliding_window"),
+        head_norms=_HEAD_NORMS,
+        routers=("mlp.gate",),
+        aliases=(("num_experts", "num_local_experts"),),
+        regrouped=grouped_experts("mlp.experts", "gate_proj", "up_proj", "down_proj"),
+        **_LLAMA_LIKE | {"mlp_out": "mlp.experts.{index}.down_proj"},
     ),
     Sites(
         family="gemma",
@@ -218,6 +226,7 @@ _ROWS = (
             "vocab_size": 32_064,
         },
         windows=Windows(),
+        fused=(("mlp.gate_up_proj", ("gate", "up")),),
         rope_types=(("su", "longrope"), ("yarn", "longrope")),
         **_LLAMA_LIKE | dict.fromkeys(("query", "key", "value"), "self_attn.qkv_proj"),
     ),

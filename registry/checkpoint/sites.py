@@ -57,6 +57,22 @@ class Regrouped:
     parts: int = 1
 
 
+def grouped_experts(stored: str, gate: str, up: str, down: str) -> tuple[Regrouped, ...]:
+    """Return the rows of a mixture whose files keep the projections of each expert by themselves.
+
+    Args:
+        stored: Module that has the experts, under the layer, as files name it.
+        gate: Name of an expert's gate projection in files.
+        up: Name of its up projection.
+        down: Name of its down projection.
+    """
+    names = ((gate, "gate_up_proj", 0, 2), (up, "gate_up_proj", 1, 2), (down, "down_proj", 0, 1))
+    return tuple(
+        Regrouped(f"{stored}.{{index}}.{name}.weight", f"mlp.experts.{live}", part, parts)
+        for name, live, part, parts in names
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a live model keeps a stored tensor: slice ``part`` of ``parts`` of ``name[index]``."""
@@ -93,7 +109,10 @@ class Sites:
         windows: Which layers have a window; ``None`` where no layer can.
         head_norms: Norms over one head, under the layer: their weight is [head_dim].
         post_norms: Norms, under the layer, whose output is what is added to the residual stream.
-        routers: Live modules, under the layer, that choose which experts a token goes to.
+        routers: Live modules, under the layer, that choose which experts a token goes to, or how
+            much of one it gets.
+        fused: Modules, under the layer, whose outputs are those of several in equal parts one after
+            the other, with what each part is called; queries, keys and values are not among them.
         aliases: Second names of config fields, with the name used here.
         rope_types: Old names of rotary types, with the one they are read as.
         read_as: Config values that this family's class takes for another one: (field, old, new).
@@ -119,6 +138,7 @@ class Sites:
     head_norms: tuple[str, ...] = ()
     post_norms: tuple[str, ...] = ()
     routers: tuple[str, ...] = ()
+    fused: tuple[tuple[str, tuple[str, ...]], ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
     rope_types: tuple[tuple[str, str], ...] = ()
     read_as: tuple[tuple[str, str, str], ...] = ()

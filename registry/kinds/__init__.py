@@ -1,6 +1,6 @@
 """Kinds times six verbs: one folder per kind, one file per verb.
 
-Here today: ``safety-lock`` and ``safety-layers``; ``esi-mask`` follows.
+Here today: ``safety-lock``, ``safety-layers`` and ``esi-mask``.
 
     body      what the artifact says; nothing but Python and numpy
     extract   make it from a base model
@@ -134,6 +134,29 @@ KINDS: dict[str, Kind] = {
                 "llama-3-8b-instruct",
                 "gemma-2b-it",
             ),
+            rewrites=True,
+        ),
+        Kind(
+            name="esi-mask",
+            folder="esi_mask",
+            title="the few weights that safety depends on most, kept or trained alone",
+            paper="ESI, SET and SPA (Qi et al., arXiv 2604.08297)",
+            words=("esi-mask", "esi_mask", "safeweights"),
+            options=(
+                Option("rho", 0.01, "Share of the candidate weights that is selected.", 0),
+                Option("limit", 0, "Use the first N pairs; 0: all.", 0),
+                Option(
+                    "with_values",
+                    default=False,
+                    help="Put the base's values at the selected places into the bundle.",
+                ),
+                Option(
+                    "halves",
+                    default=False,
+                    help="Measure how far the masks of two halves of the pairs agree.",
+                ),
+            ),
+            splits=("make", "calibrate"),
             rewrites=True,
         ),
     )

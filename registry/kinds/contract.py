@@ -13,6 +13,9 @@ names suffixes it ``imports``: see ``ForeignVerb``. ``PUBLISHED``, a mapping fro
 ``content`` is optional in a body: the digest of what it puts on a model, where the digest of its
 tensors does not say that; what has the same content is on a model once.
 ``inspect_adapter`` is optional in ``inspect``: see ``InspectAdapterVerb``.
+``require_base`` is optional in ``extract``: see ``RequireBaseVerb``.
+``patches`` is optional in ``inspect``, for a kind whose artifacts can be written into a checkpoint:
+see ``PatchesVerb``.
 ``training_config`` is optional in ``guard``: see ``TrainingConfigVerb``.
 """
 
@@ -139,6 +142,13 @@ class ExtractVerb(Protocol):
         """Make an artifact from a base; ``data`` is of the set that the kind's row names."""
 
 
+class RequireBaseVerb(Protocol):
+    """The optional part of ``extract.py``: what the base must be like in memory, bit by bit."""
+
+    def require_base(self, model: Any, record: BaseRecord) -> None:
+        """Raise if ``model`` does not hold the base as its files do."""
+
+
 class Bindable(Protocol):
     """What somebody else found, before it is bound to a base."""
 
@@ -169,11 +179,35 @@ class ForeignVerb(Protocol):
         """Return the same from the tensors that ``Foreign.to_tensors`` gave."""
 
 
+class Kept(Protocol):
+    """What ``guard`` returns: a model whose training is watched."""
+
+    mode: str | None
+    """What is kept and what is trained, where the kind has a choice."""
+    has_vectors: bool
+    """Whether it trains vectors of its own: ``parameters``, ``clip`` and ``delta`` are there."""
+
+    def attach(self, optimizer: Any) -> None:
+        """Watch ``optimizer``, or raise ``GuardError`` if it could change what is kept."""
+
+    def verify(self) -> Evidence:
+        """Return evidence that nothing that is kept has changed, or raise."""
+
+    def report(self) -> Any:
+        """Return what is kept and what is trained; ``str`` is for people, ``to_dict`` is JSON."""
+
+    def is_on(self, model: Any) -> bool:
+        """Return whether it is on ``model``, or on what it wraps."""
+
+    def release(self) -> None:
+        """Give the model back as it was found."""
+
+
 class GuardVerb(Protocol):
     """``guard.py``: a model that is trained."""
 
-    def guard(self, model: Any, body: Any) -> Any:
-        """Keep what must be kept while training."""
+    def guard(self, model: Any, body: Any, *, mode: str | None) -> Kept:
+        """Keep what must be kept while training; ``mode`` ``None`` is the kind's default."""
 
 
 class TrainingConfigVerb(Protocol):
@@ -226,6 +260,24 @@ class InspectAdapterVerb(Protocol):
 
     def inspect_adapter(self, record: BaseRecord, body: Any, sites: Sites) -> Inspection:
         """Look for the artifact in the base with the adapter merged into it."""
+
+
+class PatchesVerb(Protocol):
+    """The optional part of ``inspect.py``: what would make a checkpoint's bytes carry the artifact.
+
+    The inspection of such a kind has ``kept``: whether the bytes carry it as far as their dtype can
+    hold it.
+    """
+
+    def patches(
+        self, checkpoint: Checkpoint, body: Any, sites: Sites, base: BaseTensors | None
+    ) -> Mapping[str, Callable[[], tuple[Any, Any]]]:
+        """Return, by stored tensor, what gives sorted flat places and the bits that go there."""
+
+    def inspect_beside(
+        self, checkpoint: Checkpoint, body: Any, sites: Sites, base: BaseTensors
+    ) -> Inspection:
+        """Look for the artifact, and compare with the base's weights where that tells more."""
 
 
 CONTRACT: dict[str, type[Any]] = {

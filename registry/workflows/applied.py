@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from registry.errors import ApplyError
 from registry.kinds import kind_of
 from registry.moment import stamp
 
@@ -61,10 +62,34 @@ class Applied:
         return self.evidence
 
     def undo(self) -> None:
-        """Take the artifact off; every tensor is again what it was, bit for bit."""
+        """Take the artifact off; every tensor is again what it was, bit for bit.
+
+        Raises:
+            ApplyError: another that put weights in place went on after it, and would give back what
+                this one put there; or see the kind's ``undo``. Nothing was changed.
+        """
+        self._require_last()
         kind_of(self.kind).verb("apply").undo(self._model, self._application)
         remaining = [entry for entry in applied_to(self._model) if entry is not self]
         remember(self._model, tuple(remaining))
+
+    def _require_last(self) -> None:
+        """Kinds do not know of each other: of those that rewrite, the last one comes off first."""
+        if not kind_of(self.kind).rewrites:
+            return
+        there = applied_to(self._model)
+        place = next((n for n, entry in enumerate(there) if entry is self), len(there))
+        later = [
+            entry.label
+            for entry in there[place + 1 :]
+            if entry.kind != self.kind and kind_of(entry.kind).rewrites
+        ]
+        if later:
+            raise ApplyError(
+                f"expected {self.label} to come off last, {', '.join(later)} went on after it and "
+                "keeps what was there before; nothing was changed.",
+                hint="Take off what went on last first, or everything: registry.unprotect(model)",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

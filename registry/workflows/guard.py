@@ -7,6 +7,8 @@
     g.attach(optimizer)
     ...                                       # train
     g.verify()                                # raises unless it is bit for bit what it was
+
+A mask can also be trained alone, ``mode="enhance"``: build the optimizer from ``g.parameters()``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.artifact.bundle import Bundle
-from registry.errors import GuardError
+from registry.errors import GuardError, UsageError
 from registry.kinds import kind_of, parse_body
 from registry.live.attach import owners
 from registry.live.wrapped import look_under
@@ -27,6 +29,8 @@ from registry.workflows.trust import require_vouched
 if TYPE_CHECKING:
     import os
 
+    from registry.digest import Digest
+    from registry.kinds.contract import Body, Kept
     from registry.reference import Reference
     from registry.store.catalog import Registry
     from registry.workflows.trust import TrustArgument
@@ -51,7 +55,7 @@ class Guard:
     kind: str
     body: Any
     signed_by: tuple[str, ...]
-    _kept: Any
+    _kept: Kept
     verified_at: str | None = None
     evidence: dict[str, Any] | None = None
 
@@ -63,6 +67,47 @@ class Guard:
             RuntimeError: the guard was released.
         """
         self._kept.attach(optimizer)
+
+    @property
+    def mode(self) -> str | None:
+        """What is kept and what is trained, where the kind has a choice."""
+        return self._kept.mode
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether vectors of the guard's own are trained, and nothing of the model."""
+        return self._kept.has_vectors
+
+    def parameters(self) -> list[Any]:
+        """Return the vectors that an optimizer is built from, where they alone are trained.
+
+        Raises:
+            UsageError: the optimizer is built from the model's own parameters.
+        """
+        found: list[Any] = self._with_vectors().parameters()
+        return found
+
+    def clip(self, max_norm: float) -> None:
+        """Scale the gradients of ``parameters()`` so that their norm is at most ``max_norm``.
+
+        Raises:
+            UsageError: the optimizer is built from the model's own parameters.
+        """
+        self._with_vectors().clip(max_norm)
+
+    def delta(self, *, data: Digest | None = None, seed: int | None = None) -> Body:
+        """Return the body of what was trained; ``workflows.make.delta_of`` makes a bundle of it.
+
+        Args:
+            data: Digest of what it was trained on; a declaration.
+            seed: Seed of the training; a declaration.
+
+        Raises:
+            UsageError: the optimizer is built from the model's own parameters, or took no step.
+            NonFiniteResultError: a trained value is NaN or infinite.
+        """
+        found: Body = self._with_vectors().delta(data=data, seed=seed)
+        return found
 
     def verify(self) -> dict[str, Any]:
         """Read the model back and return the evidence that nothing protected has changed.
@@ -79,7 +124,7 @@ class Guard:
 
     def is_on(self, model: Any) -> bool:
         """Return whether this guard is on ``model``, or on what it wraps."""
-        return bool(self._kept.is_on(model))
+        return self._kept.is_on(model)
 
     def report(self) -> Any:
         """Return what is kept, the share that is trained, and the memory that is not needed.
@@ -94,6 +139,7 @@ class Guard:
             "artifact": self.label,
             "digest": self.digest,
             "kind": self.kind,
+            "mode": self.mode,
             "signed_by": list(self.signed_by),
             "verified_at": self.verified_at,
             "evidence": self.evidence,
@@ -104,15 +150,26 @@ class Guard:
         """Give the model back as it was found: what could be trained before can be trained."""
         self._kept.release()
 
+    def _with_vectors(self) -> Any:
+        if not self.has_vectors:
+            raise UsageError(
+                f"expected a guard that trains vectors of its own, this one of kind {self.kind} "
+                "leaves the optimizer the model's parameters.",
+                hint="Build it from what is trained: "
+                "torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)",
+            )
+        return self._kept
+
 
 def guard(
     model: Any,
     artifact: Bundle | Reference | str | os.PathLike[str],
     *,
+    mode: str | None = None,
     registry: Registry | str | None = None,
     trust: TrustArgument = None,
 ) -> Guard:
-    """Freeze what ``artifact`` protects in ``model`` and return the guard.
+    """Keep what ``artifact`` protects in ``model`` and return the guard.
 
     Call it before the optimizer is built, on the model with its adapters, and ``attach`` the
     optimizer.
@@ -121,12 +178,14 @@ def guard(
         model: A transformers model of the artifact's base; it may be wrapped by PEFT, by
             ``torch.compile``, by data parallelism or FSDP2.
         artifact: A bundle, its folder, or a reference.
+        mode: What is kept and what is trained, where the kind has a choice: of a mask
+            ``preserve`` (the default) or ``enhance``.
         registry: Where references are looked up; the default registry, if there is one.
         trust: Public keys of which one must have signed it; by default those that the registry
             trusts. A bundle in memory is asked for a signature only where keys are given.
 
     Raises:
-        UsageError: artifacts of this kind keep nothing while training.
+        UsageError: artifacts of this kind keep nothing while training, or have no such mode.
         BaseModelMismatchError, GeometryError: the model is not of the artifact's base.
         VerificationError: what would be kept has drifted from the base already.
         EvidenceError: nobody who is trusted signed it, or it is revoked (``workflows.trust``).
@@ -144,7 +203,7 @@ def guard(
         said = require_vouched(bundle, trust, registry)
     body = parse_body(bundle)
     wrapped = look_under(model)
-    _require_comparable(wrapped.model)
+    _require_comparable(wrapped.model, bundle.manifest.kind)
     require_compatible(wrapped, bundle)
     manifest = bundle.manifest
     return Guard(
@@ -153,18 +212,26 @@ def guard(
         kind=manifest.kind,
         body=body,
         signed_by=() if said is None else said.signers,
-        _kept=kind_of(manifest.kind).verb("guard").guard(model, body),
+        _kept=kind_of(manifest.kind).verb("guard").guard(model, body, mode=mode),
     )
 
 
-def _require_comparable(model: Any) -> None:
+_WITHOUT_GUARD = {
+    "safety-layers": "Keep the adapter out of the range (safelatch show NAME@V --as peft), train, "
+    "and look at the result: safelatch inspect ADAPTER NAME@V",
+    "esi-mask": "Train an adapter without the guard, then write a merged copy with the selected "
+    "weights of the base: registry.project(ADAPTER, ARTIFACT, OUT, base=BASE)",
+}
+"""What to do where a model of a kind cannot be guarded."""
+
+
+def _require_comparable(model: Any, kind: str) -> None:
     """Refuse what cannot be compared with a base: packed weights, and shifts of ours on them."""
     if getattr(model, "is_quantized", False) or getattr(model, "hf_quantizer", None) is not None:
         raise GuardError(
             "expected plain weights, got a quantised model: its packed weights cannot be compared "
             "with the base's.",
-            hint="Keep the adapter out of the range (safelatch show NAME@V --as peft), train, and "
-            "look at the result: safelatch inspect ADAPTER NAME@V",
+            hint=_WITHOUT_GUARD.get(kind),
         )
     on_it = owners(model)
     if on_it:

@@ -10,7 +10,7 @@ from registry import __version__
 from registry.artifact.bundle import make_bundle
 from registry.artifact.manifest import BaseIdentity, Manifest
 from registry.digest import short
-from registry.errors import BaseModelMismatchError
+from registry.errors import BaseModelMismatchError, UsageError
 from registry.kinds import kind_of, parse_body
 from registry.measure.prompts import PAIRS, load_pairs, load_prompts, read_pairs, read_prompts
 from registry.moment import stamp
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.artifact.bundle import Bundle
+    from registry.digest import Digest
     from registry.kinds.contract import Notes
     from registry.measure.prompts import PromptSet
+    from registry.workflows.guard import Guard
     from registry.workflows.identify import Identified
 
     Progress = Callable[[str, int, int], None]
@@ -55,20 +57,19 @@ def extract(
         notes: Where measurements are kept that an interrupted run need not repeat.
         progress: Called with (stage, done, all).
     """
-    made = (
-        kind_of(kind)
-        .verb("extract")
-        .extract(
-            model,
-            tokenizer,
-            packaged_data(kind) if data is None else data,
-            seed=seed,
-            options=options,
-            notes=Unkept() if notes is None else notes,
-            progress=progress,
-        )
+    record, verb = base.record, kind_of(kind).verb("extract")
+    require_base = getattr(verb, "require_base", None)
+    if require_base is not None:
+        require_base(model, record)
+    made = verb.extract(
+        model,
+        tokenizer,
+        packaged_data(kind) if data is None else data,
+        seed=seed,
+        options=options,
+        notes=Unkept() if notes is None else notes,
+        progress=progress,
     )
-    record = base.record
     created = stamp()
     manifest = Manifest(
         kind=kind,
@@ -94,6 +95,49 @@ def extract(
         },
     )
     return make_bundle(manifest, made.body.to_tensors(), record.to_tensors())
+
+
+def delta_of(
+    bundle: Bundle, guard: Guard, *, data: Digest | None = None, seed: int | None = None
+) -> Bundle:
+    """Return a draft bundle of what ``guard`` trained of the artifact ``bundle``.
+
+    Args:
+        bundle: What the guard was made with.
+        guard: A guard that trains vectors of its own, after training.
+        data: Digest of what it was trained on; a declaration.
+        seed: Seed of the training; a declaration.
+
+    Raises:
+        UsageError: the guard is of another artifact, or trained nothing.
+        VerificationError: something else changed meanwhile.
+        NonFiniteResultError: a trained value is NaN or infinite.
+    """
+    manifest = bundle.manifest
+    if guard.digest != manifest.digest:
+        raise UsageError(
+            f"expected a guard of {manifest.label} ({short(manifest.digest)}), got one of "
+            f"{guard.label} ({short(guard.digest)}).",
+            hint="Give the bundle that the guard was made with.",
+        )
+    body = guard.delta(data=data, seed=seed)
+    receipt = {
+        "type": "training",
+        "created": stamp(),
+        "tool": tool_versions(),
+        "of": manifest.digest,
+        **guard.verify(),
+    }
+    made = replace(
+        manifest,
+        name=None,
+        version=None,
+        created=stamp(),
+        body=body.to_manifest(),
+        files={},
+        receipts=(*manifest.receipts, receipt),
+    )
+    return make_bundle(made, body.to_tensors(), bundle.base_tensors())
 
 
 def describe_run(

@@ -6,6 +6,14 @@
   optimizer is attached, and the weights are read back before a long run begins.
 - ``on_train_end`` runs after the best model was loaded: the weights are read back again.
 
+A mask that is trained alone needs an optimizer of the guard's vectors, made before the Trainer::
+
+    g = registry.guard(model, artifact, mode="enhance")
+    optimizer = AdamW(g.parameters(), lr=3e-5)
+    Trainer(model=model, optimizers=(optimizer, None), callbacks=[SafetyCallback(g)], ...)
+
+The Trainer clips and clears the gradients of the model alone, so the callback does it for these.
+
 transformers is imported when the class is first asked for, so that ``import registry`` is not.
 """
 
@@ -15,7 +23,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import GuardError
-from registry.workflows.guard import guard
+from registry.workflows.guard import Guard, guard
 
 if TYPE_CHECKING:
     import os
@@ -23,7 +31,6 @@ if TYPE_CHECKING:
     from registry.artifact.bundle import Bundle
     from registry.reference import Reference
     from registry.store.catalog import Registry
-    from registry.workflows.guard import Guard
     from registry.workflows.trust import TrustArgument
 
 _EARLIER = "Give it to the Trainer when it is made: Trainer(model=model, callbacks=[...])"
@@ -34,14 +41,20 @@ class _Keeping:
 
     def __init__(
         self,
-        artifact: Bundle | Reference | str | os.PathLike[str],
+        artifact: Guard | Bundle | Reference | str | os.PathLike[str],
         *,
         registry: Registry | str | None = None,
         trust: TrustArgument = None,
     ) -> None:
-        """Keep ``artifact`` while the Trainer trains; arguments as ``registry.guard``."""
+        """Keep ``artifact`` while the Trainer trains; arguments as ``registry.guard``.
+
+        Args:
+            artifact: Also a guard of the model that the Trainer is given.
+            registry: As ``registry.guard``.
+            trust: As ``registry.guard``.
+        """
         self._artifact, self._registry, self._trust = artifact, registry, trust
-        self.guard: Guard | None = None
+        self.guard: Guard | None = artifact if isinstance(artifact, Guard) else None
         """The guard, once the Trainer is made."""
         self.report: dict[str, Any] | None = None
         """``Guard.to_dict()`` of the end of training; ``None`` before it, or if it raised."""
@@ -54,6 +67,9 @@ class _Keeping:
         Raises:
             SafelatchError: see ``registry.guard`` and ``Guard.attach``; the model is as it was.
         """
+        if isinstance(self._artifact, Guard):
+            self._require_ready(self._artifact, model, optimizer)
+            return
         if self.guard is not None and not self.guard.is_on(model):
             self.guard.release()
             self.guard = None
@@ -92,6 +108,17 @@ class _Keeping:
         self.guard.attach(optimizer)
         self.guard.verify()
 
+    def on_step_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Drop the gradients of the guard's vectors from before, which the Trainer leaves there."""
+        if self.guard is not None and self.guard.has_vectors:
+            for vector in self.guard.parameters():
+                vector.grad = None
+
+    def on_pre_optimizer_step(self, args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Clip the gradients of the guard's vectors, which the Trainer does not know."""
+        if self.guard is not None and self.guard.has_vectors and args.max_grad_norm:
+            self.guard.clip(args.max_grad_norm)
+
     def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Read the weights back, and keep the report.
 
@@ -101,6 +128,23 @@ class _Keeping:
         if self.guard is not None:
             self.guard.verify()
             self.report = self.guard.to_dict()
+
+    @staticmethod
+    def _require_ready(held: Guard, model: Any, optimizer: Any) -> None:
+        if not held.is_on(model):
+            raise GuardError(
+                "expected a guard of the model that the Trainer trains, it is of another one.",
+                hint="Guard that model: SafetyCallback(registry.guard(model, artifact))",
+            )
+        if optimizer is not None:
+            held.attach(optimizer)
+        elif held.has_vectors:
+            raise GuardError(
+                "expected an optimizer of the guard's vectors, got none: the Trainer's own would "
+                "have the model's parameters.",
+                hint="Give it one: Trainer(model=model, optimizers=(torch.optim.AdamW("
+                "g.parameters(), lr=...), None), callbacks=[SafetyCallback(g)])",
+            )
 
 
 @cache

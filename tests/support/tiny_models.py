@@ -93,6 +93,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mixtral": _SMALL | {"sliding_window": 8, "num_local_experts": 3},
     "qwen2": _SMALL | _QWEN,
     "qwen3": _SMALL | _QWEN,
+    "qwen3_moe": _SMALL | {
+        "use_sliding_window": True, "sliding_window": 8, "moe_intermediate_size": 24,
+        "num_experts": 3, "num_experts_per_tok": 2,
+    },
     "gemma": _SMALL,
     "gemma2": _SMALL | _GEMMA | {"final_logit_softcapping": 4.0},
     "gemma3_text": _SMALL | _GEMMA | {"num_hidden_layers": 3, "sliding_window_pattern": 2},

@@ -66,6 +66,31 @@ def test_a_folder_is_on_the_disk_before_it_has_a_name_and_the_name_after(tmp_pat
     assert names(tmp_path) == ["new", "new/a", "new/b"]
 
 
+def test_a_file_is_written_in_pieces_and_a_name_may_be_below_another(tmp_path):
+    pieces = (bytes([65 + number]) * 3 for number in range(3))
+    write_folder(tmp_path / "new", {"a": pieces, "b/c": [memoryview(b"xyz")], "b/d": b"2"})
+    assert names(tmp_path / "new") == ["a", "b", "b/c", "b/d"]
+    assert (tmp_path / "new" / "a").read_bytes() == b"AAABBBCCC"
+
+
+def test_a_piece_that_cannot_be_made_leaves_nothing(tmp_path):
+    def pieces():
+        yield b"half"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(tmp_path / "new", {"a": b"1", "b/c": pieces()})
+    assert names(tmp_path) == []
+
+
+@needs_proc
+def test_the_folders_below_are_on_the_disk_before_the_name(tmp_path, order):
+    write_folder(tmp_path / "new", {"b/c": b"1"})
+    assert order[-4:] == [
+        f"fsync {INCOMING}", f"fsync {INCOMING}/b", f"rename {INCOMING} new", "fsync .",
+    ]  # fmt: skip
+
+
 @needs_proc
 def test_the_names_of_new_folders_are_on_the_disk_too(tmp_path, order):
     make_folder(tmp_path / "a/b")

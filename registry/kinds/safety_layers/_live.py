@@ -14,8 +14,8 @@ from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.sketch import positions
 from registry.checkpoint.values import is_float
 from registry.errors import GeometryError
-from registry.kinds.safety_layers._live_bits import digest_as
 from registry.live.attach import attached_shifts
+from registry.live.bits import digest_as
 from registry.live.compare import decode, held_part, own_part, same_values, torch_dtype
 from registry.live.sites import model_geometry
 

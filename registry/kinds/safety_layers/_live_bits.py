@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.sketch import positions
-from registry.digest import digest_bytes
 from registry.errors import VerificationError
+from registry.live.bits import digest_as, digest_of
 from registry.live.compare import decode, held_part, same_values, torch_dtype
 from registry.live.wrapped import gathered
 from registry.wording import listed
@@ -21,7 +21,6 @@ from registry.wording import listed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
     from torch import Tensor
 
     from registry.checkpoint.record import Entry
@@ -77,7 +76,7 @@ def read_baseline(parameters: Mapping[str, Tensor], body: LayersBody) -> Baselin
     bits, findings, by_digest = {}, [], 0
     for name, parameter in parameters.items():
         whole = gathered(parameter.detach())
-        bits[name] = Bits(whole.dtype, tuple(whole.shape), _digest(whole))
+        bits[name] = Bits(whole.dtype, tuple(whole.shape), digest_of(whole))
         for entry in entries[name]:
             part = held_part({name: whole}, sites, entry)
             if part is None or tuple(part.shape) != tuple(entry.shape):
@@ -104,21 +103,6 @@ def changed_bits(parameters: Mapping[str, Tensor], baseline: Baseline) -> list[s
         for name, known in sorted(baseline.bits.items())
         if not known.same_as(gathered(parameters[name].detach()))
     ]
-
-
-def digest_as(tensor: Tensor, dtype: torch.dtype) -> Digest | None:
-    """Return the digest of ``tensor`` in ``dtype``; ``None`` where the cast loses a bit."""
-    cast = tensor.to(dtype)
-    if cast is not tensor and not bool(same_values(cast.to(tensor.dtype), tensor).all()):
-        return None
-    return _digest(cast)
-
-
-def _digest(tensor: Tensor) -> Digest:
-    import torch
-
-    flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return digest_bytes(memoryview(flat))
 
 
 def _holds_all_of(part: Tensor, entry: Entry) -> bool:

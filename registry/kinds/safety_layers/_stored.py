@@ -12,21 +12,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
+from registry.checkpoint.held import find_held
 from registry.checkpoint.pairs import TensorPair
 from registry.checkpoint.record import Entry
 from registry.checkpoint.sketch import Sampler
-from registry.checkpoint.values import exact_bits, holds, is_float, item_size, to_float64
+from registry.checkpoint.values import exact_bits, holds, is_float, to_float64
 from registry.digest import digest_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from registry.checkpoint.reader import Checkpoint, TensorInfo
+    from registry.checkpoint.held import Held
+    from registry.checkpoint.reader import Checkpoint
     from registry.checkpoint.record import BaseRecord
-    from registry.checkpoint.sites import Place, Sites
+    from registry.checkpoint.sites import Sites
     from registry.kinds.safety_layers.body import LayersBody
 
 
@@ -55,7 +56,7 @@ def read_stored(
     """Return every protected tensor as it is stored, and what is stored beside them, sorted."""
     readings, used, filled = [], set[str](), Counter[str]()
     for entry in body.protected:
-        held = _find(checkpoint.tensors, sites, entry)
+        held = find_held(checkpoint.tensors, sites, entry)
         if held is None:
             readings.append(Reading(entry, is_missing=True))
             continue
@@ -113,79 +114,8 @@ def _is_rounded(pair: TensorPair) -> bool:
     return np.array_equal(pair.cast, pair.theirs, equal_nan=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Bytes ``[begin, end)`` of a stored tensor."""
-
-    name: str
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What holds a tensor: parts of stored tensors, one after the other."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    parts: tuple[_Part, ...]
-
-
-def _find(tensors: Mapping[str, TensorInfo], sites: Sites, entry: Entry) -> _Held | None:
-    if entry.name in tensors:
-        return _whole(tensors, entry.name)
-    place = sites.place_of(entry.name)
-    if place.name in tensors:
-        return _slice(tensors, place)
-    return _joined(
-        tensors,
-        {
-            (at.index, at.part, at.parts): name
-            for name in tensors
-            if (at := sites.place_of(name)).name == entry.name
-        },
-    )
-
-
-def _whole(tensors: Mapping[str, TensorInfo], name: str) -> _Held:
-    info = tensors[name]
-    return _Held(info.dtype, info.shape, (_Part(name, 0, info.nbytes),))
-
-
-def _slice(tensors: Mapping[str, TensorInfo], place: Place) -> _Held | None:
-    """Return slice ``part`` of ``parts`` of ``name[index]``, whose bytes are together."""
-    if place.index is None:
-        return _whole(tensors, place.name)
-    info = tensors[place.name]
-    if len(info.shape) < 2 or place.index >= info.shape[0] or info.shape[1] % place.parts:
-        return None
-    shape = (info.shape[1] // place.parts, *info.shape[2:])
-    size = prod(shape) * item_size(info.dtype)
-    begin = (place.index * place.parts + place.part) * size
-    return _Held(info.dtype, shape, (_Part(place.name, begin, begin + size),))
-
-
-def _joined(
-    tensors: Mapping[str, TensorInfo], slices: Mapping[tuple[int | None, int, int], str]
-) -> _Held | None:
-    """Return what the slices make up, ``None`` unless they are all there and alike."""
-    if list(slices) == [(None, 0, 1)]:
-        return _whole(tensors, slices[None, 0, 1])
-    forms = {(tensors[name].dtype, tensors[name].shape) for name in slices.values()}
-    if len(forms) != 1:
-        return None
-    (dtype, shape), parts = forms.pop(), max(key[2] for key in slices)
-    count = len(slices) // parts
-    wanted = [(index, part, parts) for index in range(count) for part in range(parts)]
-    if set(slices) != set(wanted) or not shape:
-        return None
-    names = [slices[key] for key in wanted]
-    pieces = tuple(_Part(name, 0, tensors[name].nbytes) for name in names)
-    return _Held(dtype, (count, parts * shape[0], *shape[1:]), pieces)
-
-
 def _read(
-    checkpoint: Checkpoint, body: LayersBody, sites: Sites, entry: Entry, held: _Held
+    checkpoint: Checkpoint, body: LayersBody, sites: Sites, entry: Entry, held: Held
 ) -> Reading:
     if held.shape != entry.shape:
         return Reading(entry)

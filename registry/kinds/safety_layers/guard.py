@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from registry.digest import digest_json
-from registry.errors import GuardError, VerificationError
+from registry.errors import GuardError, UsageError, VerificationError
 from registry.kinds.safety_layers._live_bits import changed_bits, read_baseline
 from registry.kinds.safety_layers._live_range import range_of
 from registry.kinds.safety_layers._training_configs import ENGINES, training_config
@@ -122,6 +122,9 @@ class GuardReport:
 
 class LayersGuard:
     """A range that is kept while a model is trained."""
+
+    mode = None
+    has_vectors = False
 
     def __init__(self, model: nn.Module, body: LayersBody) -> None:
         wrapped, found = range_of(model, body)
@@ -269,15 +272,22 @@ class LayersGuard:
             )
 
 
-def guard(model: nn.Module, body: LayersBody) -> LayersGuard:
+def guard(model: nn.Module, body: LayersBody, *, mode: str | None = None) -> LayersGuard:
     """Freeze what ``body`` protects in ``model`` and return the guard; before the optimizer.
 
     Args:
         model: A transformers model of the range's base, wrapped or not.
         body: The range, read from a bundle.
+        mode: Must be ``None``: a range is frozen.
 
     Raises:
+        UsageError: a mode is given.
         VerificationError: a protected tensor is not the base's.
         GuardError: the model cannot be guarded like this, or is guarded already.
     """
+    if mode is not None:
+        raise UsageError(
+            f"expected no mode for safety layers, which are frozen, got {mode!r:.80}.",
+            hint="Leave mode out.",
+        )
     return LayersGuard(model, body)

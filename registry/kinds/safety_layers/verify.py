@@ -16,7 +16,7 @@ from registry.kinds.safety_layers._live import (
     require_same_family,
     unexpected_parameters,
 )
-from registry.kinds.safety_layers._live_bits import digest_as
+from registry.live.bits import digest_as
 from registry.wording import listed
 
 if TYPE_CHECKING:

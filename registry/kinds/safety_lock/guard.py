@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from registry.errors import UsageError
 
 
-def guard(model: Any, body: Any) -> NoReturn:  # noqa: ARG001 -- the contract's parameters
+def guard(model: Any, body: Any, *, mode: str | None = None) -> NoReturn:  # noqa: ARG001 -- the contract's
     """Say that there is nothing to keep while training.
 
     Raises:

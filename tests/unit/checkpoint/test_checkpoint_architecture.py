@@ -21,7 +21,7 @@ def test_unknown_family_is_refused_and_told_where_a_row_goes():
         sites_for("opt")
     assert caught.value.message == (
         "expected one of gemma, gemma2, gemma3_text, gpt2, llama, mistral, mixtral, phi3, qwen2, "
-        "qwen3, got model_type 'opt'."
+        "qwen3, qwen3_moe, got model_type 'opt'."
     )
     assert "registry/checkpoint/architecture.py" in str(caught.value.hint)
 

@@ -245,6 +245,7 @@ def test_the_defaults_of_the_table_are_those_of_transformers(family):
         "partial_rotary_factor": full.get("partial_rotary_factor"),
         "sliding_window_pattern": getattr(config, "_sliding_window_pattern", None),
         "use_bidirectional_attention": bool(stated.get("use_bidirectional_attention")),
+        "mlp_only_layers": getattr(config, "mlp_only_layers", None),  # null is none of them
     }
     assert dict(row.defaults) == {name: expected[name] for name in row.defaults}
 
@@ -276,6 +277,8 @@ def other(value):
         return not value
     if isinstance(value, str):
         return "relu"
+    if isinstance(value, list):
+        return [*value, 0]
     return 7 if value is None else 2 * value + 1
 
 
@@ -343,6 +346,10 @@ OLD = {
     "mixtral": {"rope_theta": 1e6, "sliding_window": None, "rms_norm_eps": 1e-05},
     "qwen2": {"rope_theta": 1e6, "rope_scaling": None},
     "qwen3": {"rope_theta": 1e6, "use_sliding_window": False, "max_window_layers": 28},
+    "qwen3_moe": {
+        "rope_theta": 1e6, "rope_scaling": None, "use_sliding_window": False, "num_experts": 3,
+        "max_window_layers": 48, "mlp_only_layers": [], "decoder_sparse_step": 1,
+    },
     "gemma": {"rope_theta": 1e4, "hidden_act": "gelu", "hidden_activation": None},
     "gemma2": {
         "rope_theta": 1e4, "hidden_act": "gelu_pytorch_tanh", "cache_implementation": "hybrid",

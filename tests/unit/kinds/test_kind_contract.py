@@ -13,6 +13,7 @@ from registry.kinds.contract import (
     CONTRACT,
     Bindable,
     ForeignVerb,
+    PatchesVerb,
     PresentVerb,
     TrainingConfigVerb,
 )
@@ -78,6 +79,15 @@ def test_a_kind_that_presents_its_artifacts_takes_what_the_contract_says(name):
     offered = getattr(KINDS[name].verb("body"), "present", None)
     wanted = [p for p in signature(PresentVerb.present).parameters if p != "self"]
     assert offered is None or list(signature(offered).parameters) == wanted
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_kind_that_is_projected_takes_what_the_contract_says(name):
+    module, promised = KINDS[name].verb("inspect"), ("patches", "inspect_beside")
+    assert len({hasattr(module, function) for function in promised}) == 1
+    for function in promised if hasattr(module, "patches") else ():
+        wanted = [p for p in signature(getattr(PatchesVerb, function)).parameters if p != "self"]
+        assert list(signature(getattr(module, function)).parameters) == wanted
 
 
 def test_an_unknown_kind_that_was_typed_is_a_usage_error():

@@ -493,7 +493,7 @@ def other_weights_of_the_same_shapes(place: Place) -> None:
     errors.UnsupportedArchitectureError,
     (
         "expected one of gemma, gemma2, gemma3_text, gpt2, llama, mistral, mixtral, phi3, "
-        "qwen2, qwen3, got model_type 'mamba'.\n"
+        "qwen2, qwen3, qwen3_moe, got model_type 'mamba'.\n"
         "To support a family, add a row in registry/checkpoint/architecture.py."
     ),
 )

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 HEADS = {"gpt2": "n_head"}
 """What a family calls its head count, where it is not ``num_attention_heads``."""
-NORMED = ("gemma3_text", "qwen3")
+NORMED = ("gemma3_text", "qwen3", "qwen3_moe")
 """Families with a norm over one head, so that every wrong count shows in the shapes."""
 
 

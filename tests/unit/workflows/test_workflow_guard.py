@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from support.guarded import bits, layers_bundle, layers_model, steps, trained
+from support.masked import mask_bundle
 from support.signed import key_of, pem_of
 
 import registry
@@ -21,7 +22,10 @@ from registry.errors import (
     UsageError,
     VerificationError,
 )
+from registry.kinds import parse_body
+from registry.workflows.find import find_bundle
 from registry.workflows.guard import Guard
+from registry.workflows.make import delta_of
 from registry.workflows.publish import publish
 
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -196,3 +200,55 @@ def test_a_callback_that_meets_a_second_model_lets_the_first_one_go(base, folder
     assert callback.guard.is_on(second)
     callback.on_init_end(None, None, None, model=second)
     assert bits(first) == bits(second)
+
+
+@pytest.fixture(scope="module")
+def masked(base, tmp_path_factory):
+    root = tmp_path_factory.mktemp("masked")
+    write_bundle(mask_bundle(base, root / "base"), root / "bundle")
+    return root
+
+
+def test_a_mask_has_two_modes_and_a_range_has_none(folder, masked, model):
+    held = registry.guard(model, masked / "bundle")
+    assert (held.mode, held.has_vectors, held.to_dict()["mode"]) == ("preserve", False, "preserve")
+    for ask in (held.parameters, held.delta, lambda: held.clip(1.0)):
+        with pytest.raises(UsageError, match="expected a guard that trains vectors of its own"):
+            ask()
+    held.release()
+    held = registry.guard(model, masked / "bundle", mode="enhance")
+    assert (held.mode, held.has_vectors) == ("enhance", True)
+    held.release()
+    with pytest.raises(UsageError, match="expected no mode for safety layers, which are frozen"):
+        registry.guard(model, folder / "bundle", mode="enhance")
+    assert registry.guard(model, folder / "bundle").to_dict()["mode"] is None
+
+
+def test_what_set_trained_is_a_bundle_that_puts_it_on_the_base(base, masked, model):
+    bundle = find_bundle(masked / "bundle", None)
+    held = registry.guard(model, bundle, mode="enhance")
+    optimizer = torch.optim.AdamW(held.parameters(), lr=0.05)
+    held.attach(optimizer)
+    steps(model, optimizer, 3)
+    made = delta_of(bundle, held, seed=5)
+    body = parse_body(made)
+    assert (body.form, body.delta["seed"], body.delta["steps"]) == ("delta", 5, 3)
+    assert made.manifest.version is None
+    assert made.manifest.receipts[-1]["type"] == "training"
+    assert made.manifest.receipts[-1]["of"] == bundle.manifest.digest
+    fresh = copy.deepcopy(base)
+    registry.protect(fresh, made)
+    assert bits(fresh) == bits(model) != bits(base)
+    registry.unprotect(fresh)
+    assert bits(fresh) == bits(base)
+    other = mask_bundle(base, masked / "base", seed=1)
+    with pytest.raises(UsageError, match="expected a guard of"):
+        delta_of(other, held)
+
+
+def test_a_quantised_model_is_refused_with_the_way_out_of_each_kind(folder, masked, model):
+    model.is_quantized = True
+    for artifact, way in ((folder, "safelatch inspect"), (masked, "registry.project(ADAPTER")):
+        with pytest.raises(GuardError, match="got a quantised model") as caught:
+            registry.guard(model, artifact / "bundle")
+        assert way in caught.value.hint

@@ -1,0 +1,145 @@
+"""How many of the selected weights are what they must be in these bytes, and how far is the rest?
+
+Works on bytes alone, without torch: see ``_judged`` for the words. For a mask the selected weights
+must be the base's, for a delta they must be its new values. Only where every one of them is, bit
+for bit, the artifact is ``stored``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from registry.kinds.esi_mask._judged import drift_of, judged
+from registry.kinds.esi_mask._patches import patches
+from registry.kinds.esi_mask._stored import read_effective, read_stored
+from registry.kinds.esi_mask._targets import Targets
+from registry.measure.statistics import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from registry.checkpoint.reader import Checkpoint
+    from registry.checkpoint.record import BaseRecord
+    from registry.checkpoint.sites import Sites
+    from registry.kinds.contract import BaseTensors
+    from registry.kinds.esi_mask._judged import Judged
+    from registry.kinds.esi_mask._stored import Reading
+    from registry.kinds.esi_mask.body import MaskBody
+
+__all__ = ["MaskInspection", "inspect", "inspect_adapter", "inspect_beside", "patches"]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskInspection:
+    """What the bytes say.
+
+    Attributes:
+        form: ``mask`` or ``delta``.
+        matrices: One per candidate, sorted by name.
+        tensors: The stored tensors with selected weights, when all of those are what they must be.
+        loader_keeps: Every loader reads a model's own weights.
+        explains: No config field differs because of them.
+    """
+
+    form: str
+    matrices: tuple[Judged, ...]
+    tensors: tuple[str, ...]
+    loader_keeps: bool = True
+    explains: tuple[str, ...] = ()
+
+    @property
+    def stored(self) -> bool:
+        """Whether every selected weight is what it must be, bit for bit."""
+        return all(row.state == "same" for row in self.matrices)
+
+    @property
+    def kept(self) -> bool:
+        """Whether every selected weight is what it must be, as far as the dtype can hold it."""
+        return all(row.state in {"same", "rounded"} for row in self.matrices)
+
+    @property
+    def selected(self) -> int:
+        """How many weights are selected."""
+        return sum(row.selected for row in self.matrices)
+
+    @property
+    def equal(self) -> int | None:
+        """How many of these are what they must be; ``None`` where that was not counted."""
+        counts = [row.equal for row in self.matrices]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    @property
+    def estimate(self) -> Rate | None:
+        """Equal ones among the sampled of the matrices that were not counted; ``None`` if none."""
+        left = [row for row in self.matrices if row.equal is None]
+        n = sum(row.sampled for row in left)
+        return Rate(sum(row.sampled_equal for row in left), n) if n else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: counts, and a row for each matrix with selected weights."""
+        rows = [row for row in self.matrices if row.selected]
+        states = [row.state for row in rows]
+        drift, estimate, equal = drift_of(list(self.matrices)), self.estimate, self.equal
+        return {
+            "stored": self.stored,
+            "loader_keeps": self.loader_keeps,
+            "form": self.form,
+            "selected": self.selected,
+            "equal": equal,
+            "share": None if equal is None else equal / self.selected,
+            "not_counted": sum(row.selected for row in rows if row.equal is None),
+            "estimate": None if estimate is None else estimate.to_dict(),
+            "drift_of_the_rest": float(f"{drift:.6g}") if math.isfinite(drift) else None,
+            "same": states.count("same"),
+            "rounded": states.count("rounded"),
+            "drifted": states.count("drifted"),
+            "unknown": states.count("unknown"),
+            "matrices": [row.to_dict() for row in rows],
+        }
+
+
+def inspect(checkpoint: Checkpoint, body: MaskBody, sites: Sites) -> MaskInspection:
+    """Return which selected weights are what they must be in the bytes of ``checkpoint``."""
+    return _inspection(read_stored(checkpoint, body, sites), body, None)
+
+
+def inspect_beside(
+    checkpoint: Checkpoint, body: MaskBody, sites: Sites, base: BaseTensors
+) -> MaskInspection:
+    """Return the same, counted beside the base's files where the artifact has no values.
+
+    Raises:
+        CheckpointNotFoundError: a matrix drifted, and the base is not at hand.
+        EvidenceError, CompatibilityError: what is at hand is another model.
+    """
+    return _inspection(read_stored(checkpoint, body, sites), body, base)
+
+
+def inspect_adapter(record: BaseRecord, body: MaskBody, sites: Sites) -> MaskInspection:  # noqa: ARG001 -- the contract's parameters
+    """Return what an adapter leaves of the selected weights.
+
+    A matrix that it changes is drift: its factors change the selected weights with the others.
+
+    Args:
+        record: Of the base of ``body`` with the adapter merged into it
+            (``checkpoint.effective.effective_record``).
+        body: The mask.
+        sites: The row of the family.
+    """
+    return _inspection(read_effective(record, body), body, None)
+
+
+def _inspection(
+    readings: Iterable[Reading], body: MaskBody, base: BaseTensors | None
+) -> MaskInspection:
+    targets = Targets(body, base)
+    rows = [judged(each, body, targets, read_base=base is not None) for each in readings]
+    matrices = tuple(sorted(rows, key=lambda row: row.name))
+    found = MaskInspection(body.form, matrices, ())
+    if not found.stored:
+        return found
+    counts = body.counts
+    tensors = sorted({matrix.tensor for matrix in body.matrices if counts[matrix.name]})
+    return MaskInspection(body.form, matrices, tuple(tensors))

@@ -1,0 +1,243 @@
+"""Write a copy of a model in which the bytes carry an artifact, whatever engine trained the model.
+
+Hooks keep what an artifact protects while one trainer runs; this is the guarantee that needs none.
+
+- The copy has the files of the model, name by name and byte by byte, but for the places that the
+  artifact speaks of: what is there now is what must be there. Nothing else can differ, since
+  nothing else is made anew: no header, no order, no metadata.
+- An adapter is merged into its base outside these places: W + (1 - m) * scale * B @ A.
+- One tensor at a time is in memory. The folder appears whole or not at all, and is read back.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from registry.artifact.bundle import Bundle
+from registry.checkpoint.adapter import Adapter, is_adapter
+from registry.checkpoint.architecture import sites_for
+from registry.checkpoint.copied import Copy
+from registry.checkpoint.effective import effective_record
+from registry.checkpoint.reader import Checkpoint
+from registry.errors import (
+    BaseModelMismatchError,
+    CompatibilityError,
+    HostError,
+    UsageError,
+    VerificationError,
+)
+from registry.kinds import kind_of, parse_body
+from registry.plainfile import expanded
+from registry.settings import Settings
+from registry.wholefile import write_folder
+from registry.wording import listed
+from registry.workflows.base_tensors import BaseTensors
+from registry.workflows.check import check
+from registry.workflows.find import find_bundle
+from registry.workflows.identify import identify
+from registry.workflows.trust import require_vouched
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+    from registry.reference import Reference
+    from registry.store.catalog import Registry
+    from registry.workflows.identify import Identified
+    from registry.workflows.trust import TrustArgument
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A model that was written.
+
+    Attributes:
+        model: What was copied.
+        out: The new folder.
+        artifact: ``name@version`` of the artifact that it carries.
+        digest: Its identity.
+        kind: Its kind.
+        files: Names of the files that were written, sorted.
+        changed: Weights that were not what they must be, and are now; of an adapter, in what it
+            makes of its base.
+        stored: Whether the new files carry the artifact bit for bit; not where the model's dtype is
+            too narrow for the base's values.
+        found: What the kind found when the new files were read back.
+    """
+
+    model: str
+    out: str
+    artifact: str
+    digest: str
+    kind: str
+    files: tuple[str, ...]
+    changed: int
+    stored: bool
+    found: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self) | {"files": list(self.files)}
+
+
+def project(
+    model: str | os.PathLike[str],
+    artifact: Bundle | Reference | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    registry: Registry | str | None = None,
+    trust: TrustArgument = None,
+    settings: Settings | None = None,
+) -> Projection:
+    """Write a copy of ``model`` that carries ``artifact`` to the new folder ``out``.
+
+    Args:
+        model: Folder, ``.safetensors`` file or Hub id of a fine-tune of the artifact's base; or the
+            folder of a LoRA adapter for it.
+        artifact: A bundle, its folder, or a reference; of a kind that can be projected.
+        out: A folder that is not there, or empty.
+        base: Folder or Hub id of the artifact's base: for an adapter, and where the artifact does
+            not have the values itself; by default the files of it that the registry knows.
+        registry: Where references and the base are looked up; the default registry, if there is
+            one.
+        trust: Public keys of which one must have signed it, see ``protect``.
+        settings: For the cache of what was read.
+
+    Raises:
+        UsageError: ``out`` is taken, the kind cannot be projected, or an adapter comes without
+            ``base``.
+        CompatibilityError: the model is not of the artifact's base, has other dtypes than floats,
+            or the adapter holds whole tensors or biases.
+        CheckpointNotFoundError: the base is needed and not at hand.
+        EvidenceError: see ``workflows.trust``; files break a rule, or changed meanwhile.
+        HostError: the disk refuses.
+        VerificationError: what was written does not carry the artifact.
+    """
+    folder = expanded(out)
+    _require_free(folder)
+    bundle = _approved(artifact, registry, trust)
+    verb = kind_of(bundle.manifest.kind).verb("inspect")
+    if not hasattr(verb, "patches"):
+        raise UsageError(
+            "expected an artifact that says which values must be where, got a "
+            f"{bundle.manifest.kind}.",
+            hint="Name an esi-mask: safelatch list",
+        )
+    body = parse_body(bundle)
+    with ExitStack() as stack:
+        adapter, place = None, model
+        if is_adapter(expanded(model)):
+            place = _required_base(base, bundle)
+            adapter = stack.enter_context(Adapter.open(model))
+        source = identify(place, settings=settings or Settings.load())
+        _require_related(bundle, source, adapter)
+        checkpoint = stack.enter_context(Checkpoint.open(source.path))
+        tensors = stack.enter_context(BaseTensors(bundle, base, registry))
+        sites = sites_for(source.record.geometry.family)
+        patches = verb.patches(checkpoint, body, sites, tensors)
+        copy = Copy(checkpoint, patches, adapter, sites)
+        try:
+            write_folder(folder, copy.files())
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        try:
+            with Checkpoint.open(folder / source.path.name if copy.is_file else folder) as written:
+                found = verb.inspect_beside(written, body, sites, tensors)
+            _require_kept(found, folder, bundle)
+        except BaseException:  # what was not verified does not stay
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return Projection(
+        model=str(model),
+        out=str(folder),
+        artifact=bundle.manifest.label,
+        digest=bundle.manifest.digest,
+        kind=bundle.manifest.kind,
+        files=tuple(sorted(copy.names)),
+        changed=copy.changed,
+        stored=found.stored,
+        found=found.to_dict(),
+    )
+
+
+def _approved(
+    artifact: Bundle | Reference | str | os.PathLike[str],
+    registry: Registry | str | None,
+    trust: TrustArgument,
+) -> Bundle:
+    """Return the bundle, vouched for as ``protect`` asks."""
+
+    def approve(head: Bundle) -> None:
+        require_vouched(head, trust, registry)
+
+    bundle = artifact
+    if not isinstance(bundle, Bundle):
+        bundle = find_bundle(bundle, registry, approve=approve)
+    if bundle is not artifact or trust is not None:
+        require_vouched(bundle, trust, registry)
+    return bundle
+
+
+def _require_free(folder: Path) -> None:
+    try:
+        is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if is_taken:
+        raise UsageError(
+            f"expected a new folder for the copy, {folder} exists and is not empty.",
+            hint="Choose another place: --out DIR",
+        )
+
+
+def _required_base(base: str | os.PathLike[str] | None, bundle: Bundle) -> str | os.PathLike[str]:
+    if base is None:
+        raise UsageError(
+            f"expected the base {bundle.manifest.base.name}, into which the adapter is merged, got "
+            "none.",
+            hint="Say where it is: base=DIR",
+        )
+    return base
+
+
+def _require_related(bundle: Bundle, source: Identified, adapter: Adapter | None) -> None:
+    """Raise unless the files are a model of the artifact's base, or its base where they must be."""
+    if adapter is None:
+        check(bundle, source.record).require()
+        return
+    expected, got = bundle.manifest.base_weights, source.record.weights
+    if expected != got:
+        raise BaseModelMismatchError(
+            f"expected {source.locator} to be the base {bundle.manifest.base.name} ({expected}), "
+            f"got {got}.",
+            hint="Name the base itself: base=DIR",
+        )
+    effective_record(source.record, adapter)  # raises unless it fits
+    beside = [*adapter.replaced, *(f"{m.name}.bias" for m in adapter.modules if m.has_bias)]
+    if beside:
+        raise CompatibilityError(
+            f"expected an adapter of factors alone, got {len(beside)} tensors that it holds whole "
+            f"or adds to biases:{listed(beside)}",
+            hint="Merge it with PEFT, save the model, and project that: "
+            "model.merge_and_unload().save_pretrained(DIR)",
+        )
+
+
+def _require_kept(found: Any, folder: Path, bundle: Bundle) -> None:
+    if not found.kept:
+        raise VerificationError(
+            f"{folder}: expected a model that carries {bundle.manifest.label}, read back it does "
+            "not.",
+            hint="See whether the disk fails, then run this again.",
+        )
+
+
+def _unwritable(folder: Path, error: OSError) -> HostError:
+    return HostError(
+        f"expected a place where a model can be written at {folder}, got: {error.strerror}.",
+        hint="Make room and allow writing there, or choose another place: --out DIR",
+    )

@@ -1,0 +1,202 @@
+"""Summed gradients: plain autograd's, in fp32, one in memory at a time, and the model as it was."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support.planted_mask import build_planted_mask, mask_pairs, mean_score
+from torch import nn
+
+from registry.errors import ApplyError, NonFiniteResultError, NonFiniteTensorError, UsageError
+from registry.kinds.esi_mask._gradients import gradients, halves
+from registry.kinds.esi_mask._scores import RefusalLogOdds
+
+PAIRS = mask_pairs(6).rows
+
+
+def matrices_of(model):
+    return [name for name, value in model.named_parameters() if value.ndim == 2]
+
+
+def found(planted, names=None, **options):
+    names = matrices_of(planted.model) if names is None else names
+    return gradients(planted.model, names, RefusalLogOdds(planted.tokenizer), PAIRS, **options)
+
+
+class Given:
+    """A score whose pairs are functions of the model."""
+
+    name, version = "given", 1
+
+    def terms(self, model, pair):
+        yield pair.of(model)
+
+
+def given(model, *functions, names=("weight",), **options):
+    pairs = [SimpleNamespace(id=f"pair-{i}", of=of) for i, of in enumerate(functions)]
+    return gradients(model, names, Given(), pairs, **options)
+
+
+def test_the_sum_is_that_of_plain_autograd():
+    planted = build_planted_mask()
+    planted.model.double()
+    got = found(planted)
+    mean_score(planted.model, planted.tokenizer, PAIRS).backward()
+    assert got.pairs == (6,)
+    assert sum(got.scores) / 6 == pytest.approx(
+        float(mean_score(planted.model, planted.tokenizer, PAIRS).detach()), rel=1e-5
+    )
+    for name, total in got.sums[0].items():
+        expected = planted.model.get_parameter(name).grad
+        assert total.dtype == torch.float32
+        assert torch.allclose(total / 6, expected.float(), rtol=1e-4, atol=1e-8), name
+    assert any(total.any() for total in got.sums[0].values())
+
+
+def test_halves_add_up_to_the_whole():
+    planted = build_planted_mask()
+    parts = halves(6, seed=3)
+    whole, split = found(planted).sums[0], found(planted, parts=parts)
+    assert split.pairs == (3, 3)
+    for name, total in whole.items():
+        both = split.sums[0][name] + split.sums[1][name]
+        assert torch.allclose(both, total, rtol=1e-5, atol=1e-8)
+        first = [PAIRS[i] for i in range(6) if parts[i] == 0]
+    alone = gradients(
+        planted.model, matrices_of(planted.model), RefusalLogOdds(planted.tokenizer), first
+    )
+    assert all(torch.equal(alone.sums[0][name], split.sums[0][name]) for name in whole)
+
+
+def test_terms_that_bf16_would_lose_are_summed():
+    """1 and 256 times 1/512 are 1.5; in bf16, what is added to 1 is lost each time."""
+    model = nn.Linear(2, 1, bias=False, dtype=torch.bfloat16)
+    terms = [lambda m: m.weight.sum(), *[lambda m: (m.weight / 512).sum()] * 256]
+    for term in terms:
+        term(model).backward()
+    assert model.weight.grad.tolist() == [[1.0, 1.0]]
+    assert given(model, *terms).sums[0]["weight"].tolist() == [[1.5, 1.5]]
+
+
+def test_one_gradient_is_in_memory_at_a_time():
+    planted, most = build_planted_mask(), []
+    live = list(planted.model.parameters())
+
+    def count(_parameter):
+        most.append(sum(parameter.grad is not None for parameter in live))
+
+    handles = [parameter.register_post_accumulate_grad_hook(count) for parameter in live]
+    found(planted)
+    for handle in handles:
+        handle.remove()
+    assert max(most) == 1
+    assert len(most) == 6 * 2 * len(matrices_of(planted.model))  # for every answer
+
+
+def test_only_what_is_wanted_gets_a_gradient():
+    planted = build_planted_mask()
+    name = "model.layers.1.mlp.up_proj.weight"
+    seen = []
+    live = dict(planted.model.named_parameters())
+
+    def look(done, total):
+        seen.append((done, total, [n for n, p in live.items() if p.requires_grad]))
+
+    got = found(planted, [name], progress=look)
+    assert list(got.sums[0]) == [name]
+    assert seen[-1] == (6, 6, [name])
+
+
+def state(model):
+    return (
+        {name: value.requires_grad for name, value in model.named_parameters()},
+        {name: value.grad for name, value in model.named_parameters()},
+        {name: module.training for name, module in model.named_modules()},
+        {name: len(value._post_accumulate_grad_hooks or ())
+         for name, value in model.named_parameters()},
+        len(model._forward_hooks),
+        model.config.use_cache,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [None, KeyboardInterrupt, NonFiniteResultError])
+def test_the_model_is_as_it_was_whatever_happens(ending):
+    planted = build_planted_mask()
+    model = planted.model
+    model.model.layers[1].train()
+    model.model.norm.weight.requires_grad_(False)
+    kept = torch.ones_like(model.lm_head.weight)
+    model.lm_head.weight.grad = kept
+    before = state(model)
+
+    def stop(done, _total):
+        if ending is not None and done == 2:
+            raise ending("stopped")
+
+    if ending is None:
+        found(planted, progress=stop)
+    else:
+        with pytest.raises(ending):
+            found(planted, progress=stop)
+    after = state(model)
+    assert after[0] == before[0]
+    assert after[2:] == before[2:]
+    assert model.lm_head.weight.grad is kept
+    assert torch.equal(kept, torch.ones_like(kept))
+    assert sum(gradient is not None for gradient in after[1].values()) == 1
+
+
+def test_it_works_inside_no_grad():
+    planted = build_planted_mask()
+    with torch.no_grad():
+        assert any(total.any() for total in found(planted).sums[0].values())
+
+
+def test_a_score_that_is_not_finite_is_refused_by_its_pair():
+    model = nn.Linear(2, 1, bias=False)
+    with pytest.raises(NonFiniteResultError) as caught:
+        given(model, lambda m: m.weight.sum(), lambda m: m.weight.sum() * float("inf"))
+    assert caught.value.message in {
+        f"pair 'pair-1': expected a finite given, got {value}." for value in ("inf", "-inf")
+    }
+
+
+def test_gradients_that_are_not_finite_are_refused_with_their_names():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = (nn.Parameter(torch.zeros(2, 2)) for _ in range(2))
+
+    with pytest.raises(NonFiniteTensorError) as caught:
+        given(Two(), lambda m: m.a.sum() + m.b.square().sum().sqrt(), names=("a", "b"))
+    assert caught.value.message == (
+        "expected finite gradients, got NaN or infinity in 1 parameters:\n  b: 4 entries"
+    )
+
+
+def test_parameters_that_are_not_plain_numbers_are_refused_together():
+    model = nn.Linear(2, 1, device="meta")
+    model.packed = nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(ApplyError) as caught:
+        given(model, lambda m: m.weight.sum(), names=("weight", "packed", "gone"))
+    assert caught.value.message == (
+        "expected weights that can be differentiated, got:\n"
+        "  gone: expected a parameter, the model has none\n"
+        "  packed: expected a plain floating-point parameter, got Parameter of torch.uint8\n"
+        "  weight: expected weights on a device, they are offloaded"
+    )
+
+
+def test_no_pairs_are_refused():
+    with pytest.raises(UsageError, match="expected at least 1 pair, got none"):
+        given(nn.Linear(2, 1))
+
+
+def test_halves_are_drawn_by_the_seed_alone():
+    assert halves(7, seed=1) == halves(7, seed=1)
+    assert len({halves(40, seed=seed) for seed in range(5)}) == 5
+    assert sorted(halves(7, seed=1)) == [0, 0, 0, 0, 1, 1, 1]
+    with pytest.raises(UsageError, match="expected at least 2 pairs for two halves, got 1"):
+        halves(1, seed=0)

@@ -26,14 +26,18 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import LocalizationError
+from registry.kinds.safety_layers._evidence import effect
 from registry.kinds.safety_layers._points import (
     ALPHA,
     BASELINE,
     CONTROL,
     LOWER,
+    UPPER,
     Point,
     direction,
+    level_of,
 )
+from registry.kinds.safety_layers._search import chosen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +52,6 @@ def measured_findings(document: Mapping[str, Any], refused: np.ndarray) -> list[
         document: The body; its schema was checked.
         refused: Flags, uint8 [points, prompts].
     """
-    from registry.kinds.safety_layers._search import chosen
-
     measured, layers = document["measurement"], document["layers"]
     findings = [
         f"{where}: expected {layers} values, one per layer, got {len(values)}"
@@ -107,8 +109,6 @@ def _effect_findings(
     measured: Mapping[str, Any], refused: np.ndarray, found: tuple[int, int], layers: int
 ) -> list[str]:
     """Return where the stated effect is not the one of the flags, or is none."""
-    from registry.kinds.safety_layers._evidence import effect
-
     points, alpha = measured["points"], measured["scaling"]["alpha"]
     of = {step: [i for i, p in enumerate(points) if p["step"] == step] for step in
           (BASELINE, LOWER, CONTROL)}  # fmt: skip
@@ -124,8 +124,9 @@ def _effect_findings(
         )
         for i in (*of[BASELINE], *own, *by_count[:1])
     ]
+    swept = [(p["first"], p["last"]) for p in points if p["step"] in {UPPER, LOWER}]
     try:
-        got = effect(decisive, found, alpha, layers)
+        got = effect(decisive, found, alpha, layers, level=level_of(swept))
     except LocalizationError as error:
         return [f"effect: {error.message}"]
     stated = measured["effect"]

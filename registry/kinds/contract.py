@@ -169,10 +169,39 @@ class ForeignVerb(Protocol):
         """Return the same from the tensors that ``Foreign.to_tensors`` gave."""
 
 
+class GuardReport(Protocol):
+    """What a guard keeps, what is trained, and what that saves; its ``str`` is for people."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+
+
+class ModelGuard(Protocol):
+    """What ``guard`` put on a model. A model has one guard of a kind: who asks again shares it."""
+
+    is_shared: bool
+    """Whether it was asked for again, and more than one caller has it."""
+
+    def attach(self, optimizer: Any) -> None:
+        """Watch an optimizer, or refuse one that could change what is kept."""
+
+    def verify(self) -> Evidence:
+        """Return evidence that what is kept is bit for bit what it was, or raise."""
+
+    def report(self) -> GuardReport:
+        """Return what is kept and what is trained now."""
+
+    def release(self) -> None:
+        """Give the model back as it was found."""
+
+    def is_on(self, model: Any) -> bool:
+        """Return whether this guard is on ``model``, or on what it wraps, now."""
+
+
 class GuardVerb(Protocol):
     """``guard.py``: a model that is trained."""
 
-    def guard(self, model: Any, body: Any) -> Any:
+    def guard(self, model: Any, body: Any) -> ModelGuard:
         """Keep what must be kept while training."""
 
 

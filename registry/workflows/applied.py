@@ -52,9 +52,9 @@ class Applied:
 
         Raises:
             VerificationError: the artifact is not on the model as it prescribes; from then on
-                ``verified_at`` is ``None``.
+                ``verified_at`` is ``None`` and there is no evidence.
         """
-        self.verified_at = None
+        self.verified_at, self.evidence = None, {}
         found = kind_of(self.kind).verb("verify").verify(self._model, self.body, self._application)
         self.evidence = found.to_dict()
         self.verified_at = stamp()

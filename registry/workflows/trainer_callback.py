@@ -51,20 +51,20 @@ class _Keeping:
     ) -> None:
         """Freeze, before the Trainer builds its optimizer.
 
+        A guard that another callback, or ``registry.guard``, put on this model is taken over.
+
         Raises:
             SafelatchError: see ``registry.guard`` and ``Guard.attach``; the model is as it was.
         """
         if self.guard is not None and not self.guard.is_on(model):
-            self.guard.release()
-            self.guard = None
+            self._let_go()
         if self.guard is None:
             self.guard = guard(model, self._artifact, registry=self._registry, trust=self._trust)
         if optimizer is not None:
             try:
                 self.guard.attach(optimizer)
             except GuardError:
-                self.guard.release()
-                self.guard = None
+                self._let_go()
                 raise
 
     def on_train_begin(
@@ -101,6 +101,12 @@ class _Keeping:
         if self.guard is not None:
             self.guard.verify()
             self.report = self.guard.to_dict()
+
+    def _let_go(self) -> None:
+        """Release the guard, unless it is somebody else's too."""
+        if self.guard is not None and not self.guard.is_shared:
+            self.guard.release()
+        self.guard = None
 
 
 @cache

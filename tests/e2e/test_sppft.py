@@ -114,6 +114,48 @@ def test_an_optimizer_that_was_made_before_the_trainer_is_refused(model, bundle,
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_a_second_training_with_a_new_callback_goes_on_with_the_guard(model, bundle, tmp_path):
+    """SFT, then another Trainer on the same model, and the first one's cell run once more."""
+    first, second = registry.SafetyCallback(bundle), registry.SafetyCallback(bundle)
+    one = make_trainer(model, tmp_path, first)
+    one.train()
+    before = bits(model)
+    two = make_trainer(model, tmp_path, second)
+    two.train()
+    moved = changed(before, bits(model))
+    assert moved == set(before) - in_range(before)
+    assert second.report["evidence"]["steps"] == 8
+    assert second.report["evidence"]["digest"] == first.report["evidence"]["digest"]
+    one.train()
+    assert first.report["evidence"]["steps"] == 12
+    second.guard.release()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_training_after_one_whose_guard_was_lost_goes_on(model, bundle, tmp_path):
+    g = registry.guard(model, bundle)
+    optimizer = torch.optim.AdamW(trained(model), lr=1e-2)
+    g.attach(optimizer)
+    del g  # the optimizer is there still, and so is what watches it
+    callback = registry.SafetyCallback(bundle)
+    make_trainer(model, tmp_path, callback).train()
+    assert callback.report["report"]["optimizers"] == 2
+    g = registry.guard(model, bundle)
+    g.attach(torch.optim.AdamW(trained(model), lr=1e-2))
+    assert g.verify()["steps"] == 4
+    g.release()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_trainer_that_is_refused_leaves_the_guard_of_an_earlier_one(model, bundle, tmp_path):
+    early = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    g = registry.guard(model, bundle)
+    with pytest.raises(GuardError, match="18 of 18 are in its groups"):
+        make_trainer(model, tmp_path, registry.SafetyCallback(bundle), optimizers=(early, None))
+    assert g.is_on(model)
+    assert len(trained(model)) == len(list(model.parameters())) - 18
+
+
 def test_an_optimizer_of_the_other_layers_may_be_given_to_the_trainer(model, bundle, tmp_path):
     others = [p for name, p in model.named_parameters() if not in_range([name])]
     optimizer = torch.optim.SGD(others, lr=1e-2, momentum=0.9)

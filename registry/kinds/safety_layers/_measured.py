@@ -40,7 +40,7 @@ from registry.kinds.safety_layers._points import (
 from registry.kinds.safety_layers._search import chosen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -74,11 +74,15 @@ def measured_findings(document: Mapping[str, Any], refused: np.ndarray) -> list[
     if findings:
         return findings
     stated = (document["first"], document["last"])
+    findings = _resampled_findings(measured)
     found = chosen(measured["points"])
     if found != stated:
         shown = "none" if found is None else list(found)
         return [f"range: expected {shown} by the rule and the sweep, got {list(stated)}"]
-    return _effect_findings(measured, refused, stated, layers)
+    return findings + (
+        _effect_findings(measured, refused, stated, layers)
+        or _omitted_findings(measured["points"], stated, layers)
+    )
 
 
 def _sweep_findings(document: Mapping[str, Any]) -> list[str]:
@@ -139,6 +143,44 @@ def _effect_findings(
             else value == stated[name]
         )
     ]
+
+
+def _omitted_findings(
+    points: Sequence[Mapping[str, Any]], found: tuple[int, int], layers: int
+) -> list[str]:
+    """Return what the search asks for and the points do not have: what was left out may decide."""
+    from registry.kinds.safety_layers._search import control_ranges
+
+    asked = {
+        step: {(p["first"], p["last"]) for p in points if p["step"] == step}
+        for step in (UPPER, LOWER, CONTROL)
+    }
+    (held, _), (first, last) = min(asked[UPPER]), found
+    beside = {
+        UPPER: [(held, bound) for bound in (last - 1, last + 1) if held <= bound < layers],
+        LOWER: [(bound, last) for bound in (first - 1, first + 1) if 0 <= bound <= last],
+        CONTROL: control_ranges(first, last, layers),
+    }
+    return [
+        f"points: expected {step} [{first}, {last}], which decides about the range, found none"
+        for step, ranges in beside.items()
+        for first, last in ranges
+        if (first, last) not in asked[step]
+    ]
+
+
+def _resampled_findings(measured: Mapping[str, Any]) -> list[str]:
+    """Return where the stated firmness of the bounds cannot have come out of the sweep."""
+    findings = []
+    for name, step in (("first", LOWER), ("last", UPPER)):
+        rows = measured["resampled"][name]
+        values, total = [row["value"] for row in rows], math.fsum(row["share"] for row in rows)
+        swept = {point[name] for point in measured["points"] if point["step"] == step}
+        if len(set(values)) < len(values) or not swept.issuperset(values):
+            findings.append(f"resampled.{name}: expected bounds of the sweep, each once")
+        if not math.isclose(total, 1, abs_tol=1e-6):
+            findings.append(f"resampled.{name}: expected shares that sum to 1, got {total:g}")
+    return findings
 
 
 def _per_layer(measured: Mapping[str, Any]) -> list[tuple[str, list[float]]]:

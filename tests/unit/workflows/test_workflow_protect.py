@@ -194,6 +194,7 @@ def test_a_lock_that_is_lost_is_no_longer_called_verified(world, model):
     with pytest.raises(VerificationError):
         applied.verify()
     assert applied.verified_at is None
+    assert applied.evidence == {}
     assert not model.safelatch.verified
     assert not model.safelatch.to_dict()["verified"]
     module.bias = bias

@@ -6,7 +6,7 @@ model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from registry.kinds import kind_of
@@ -43,9 +43,9 @@ class Applied:
     precondition: dict[str, Any] | None
     signed_by: tuple[str, ...]
     recorded: bool
-    body: Any
-    _model: Any
-    _application: Any
+    body: Any = field(repr=False)
+    _model: Any = field(repr=False)
+    _application: Any = field(repr=False)
 
     def verify(self) -> dict[str, Any]:
         """Read the model back and return the evidence.

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import GuardError
@@ -49,9 +49,9 @@ class Guard:
     label: str
     digest: str
     kind: str
-    body: Any
+    body: Any = field(repr=False)
     signed_by: tuple[str, ...]
-    _kept: ModelGuard
+    _kept: ModelGuard = field(repr=False)
     verified_at: str | None = None
     evidence: dict[str, Any] | None = None
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from registry.workflows.guard import Guard
     from registry.workflows.trust import TrustArgument
 
+_OWN_OPTIMIZER = (
+    "Leave optimizers= out: the Trainer builds its own behind the guard. For another class: "
+    "Trainer(..., optimizer_cls_and_kwargs=(torch.optim.SGD, {'lr': 1e-3}))"
+)
 _EARLIER = "Give it to the Trainer when it is made: Trainer(model=model, callbacks=[...])"
 
 
@@ -63,9 +67,9 @@ class _Keeping:
         if optimizer is not None:
             try:
                 self.guard.attach(optimizer)
-            except GuardError:
+            except GuardError as error:
                 self._let_go()
-                raise
+                raise GuardError(error.message, hint=_OWN_OPTIMIZER) from error
 
     def on_train_begin(
         self, _args: Any, _state: Any, _control: Any, *, model: Any, optimizer: Any, **_: Any

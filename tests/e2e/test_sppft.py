@@ -110,7 +110,11 @@ def test_an_optimizer_that_was_made_before_the_trainer_is_refused(model, bundle,
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     with pytest.raises(GuardError, match="18 of 18 are in its groups or have momentum") as caught:
         make_trainer(model, tmp_path, registry.SafetyCallback(bundle), optimizers=(optimizer, None))
-    assert caught.value.hint.startswith("Build the optimizer after the guard")
+    assert caught.value.hint.startswith("Leave optimizers= out")
+    callback = registry.SafetyCallback(bundle)
+    given = (torch.optim.SGD, {"lr": 1e-3})  # as the hint says
+    make_trainer(model, tmp_path, callback, optimizer_cls_and_kwargs=given).train()
+    assert callback.report["verified_at"]
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -268,8 +272,9 @@ def test_an_adapter_on_every_layer_is_refused_when_the_trainer_is_made(model, bu
     with pytest.raises(GuardError, match="expected no adapter inside layers 1 to 2") as caught:
         make_trainer(adapted, tmp_path, registry.SafetyCallback(bundle))
     assert caught.value.hint == (
-        "Adapt the other layers alone: "
-        'LoraConfig(..., layers_to_transform=[0, 3], layers_pattern="layers")'
+        "Adapt the other layers alone, with the modules named one by one: LoraConfig(..., "
+        'target_modules=["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", '
+        '"v_proj"], layers_to_transform=[0, 3], layers_pattern="layers")'
     )
 
 

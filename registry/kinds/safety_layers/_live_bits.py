@@ -95,7 +95,7 @@ def read_baseline(parameters: Mapping[str, Tensor], body: LayersBody) -> Baselin
         raise VerificationError(
             f"expected layers {body.first} to {body.last} as in the base, {len(findings)} of "
             f"{len(body.protected)} protected tensors have drifted; frozen now, they would stay "
-            f"so:{listed(sorted(findings))}",
+            f"so:{listed(sorted(findings), 5)}",
             hint="Put the base's layers back first: registry.protect(model, artifact, base=DIR)",
         )
     return Baseline(bits, by_digest, len(body.protected) - by_digest)

@@ -103,8 +103,8 @@ def _sweep_findings(document: Mapping[str, Any]) -> list[str]:
         wanted = {BASELINE: 1, ALPHA: factor}.get(step, alpha)
         if factor != wanted:
             findings.append(f"{where}: expected alpha {wanted:g}")
-        is_other = first is not None and last - first == width and first != document["first"]
-        if step == CONTROL and not is_other:
+        is_as_wide = None not in {first, last} and last - first == width
+        if step == CONTROL and (not is_as_wide or first == document["first"]):
             findings.append(f"{where}: expected another range of {width + 1} layers")
     return findings
 

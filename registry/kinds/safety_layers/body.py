@@ -69,11 +69,11 @@ class LayersBody:
     norms: str = FROZEN
     origin: str = MEASURED
     source: Mapping[str, Any] | None = None
-    measurement: Mapping[str, Any] | None = None
-    refused: np.ndarray | None = None
-    protected: tuple[Entry, ...] = ()
-    own: tuple[str, ...] = ()
-    samples: Mapping[str, bytes] = field(default_factory=dict)
+    measurement: Mapping[str, Any] | None = field(default=None, repr=False)
+    refused: np.ndarray | None = field(default=None, repr=False)
+    protected: tuple[Entry, ...] = field(default=(), repr=False)
+    own: tuple[str, ...] = field(default=(), repr=False)
+    samples: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def range(self) -> range:
@@ -124,15 +124,25 @@ class LayersBody:
     def describe(self) -> dict[str, Any]:
         """Return what people ask about this range, for ``show`` and the audit."""
         known = "published, not re-measured" if self.origin == PUBLISHED else "measured"
-        scaling = None if self.measurement is None else self.measurement["scaling"]
         return {
             "origin": known,
             "range": f"{self.first}..{self.last} of 0..{self.layers - 1}, both included",
             "also_written": spellings(self.first, self.last),
             "norms": self.norms,
             **({} if self.source is None else {"source": self.source["where"]}),
-            **({} if scaling is None else {"mode": scaling["mode"], "alpha": scaling["alpha"]}),
+            **({} if self.measurement is None else _seen(self.measurement)),
         }
+
+
+def _seen(measurement: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the search saw, in short."""
+    effect, scaling = measurement["effect"], measurement["scaling"]
+    return {
+        "mode": scaling["mode"],
+        "alpha": scaling["alpha"],
+        "refused": f"{effect['range']} of {measurement['n']} scary prompts with the range scaled, "
+        f"{effect['baseline']} as it is, {effect['control']['refused']} with the strongest control",
+    }
 
 
 def parse(bundle: Bundle) -> LayersBody:

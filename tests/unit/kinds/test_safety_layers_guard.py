@@ -470,8 +470,9 @@ def test_an_adapter_inside_the_range_is_refused_with_the_other_layers(model, bod
     with pytest.raises(GuardError, match="expected no adapter inside layers 1 to 2") as caught:
         guard(whole, body)
     assert caught.value.hint == (
-        "Adapt the other layers alone: "
-        'LoraConfig(..., layers_to_transform=[0, 3], layers_pattern="layers")'
+        "Adapt the other layers alone, with the modules named one by one: LoraConfig(..., "
+        'target_modules=["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", '
+        '"v_proj"], layers_to_transform=[0, 3], layers_pattern="layers")'
     )
 
 

@@ -64,17 +64,18 @@ class Rows(torch.utils.data.Dataset):
 def make_trainer(model: Any, folder: Path, *callbacks: Any, **options: Any) -> Any:
     from transformers import Trainer, TrainingArguments
 
+    own = {name: options.pop(name) for name in list(options) if name.startswith("optimizer")}
     chosen = {
         "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "max_steps": 4,
         "learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 1.0, "report_to": [],
         "save_strategy": "no", "use_cpu": True, "disable_tqdm": True, "seed": 0,
-    } | {name: value for name, value in options.items() if name != "optimizers"}  # fmt: skip
+    } | options  # fmt: skip
     return Trainer(
         model=model,
         args=TrainingArguments(output_dir=str(folder), **chosen),
         train_dataset=Rows(),
         callbacks=list(callbacks),
-        optimizers=options.get("optimizers", (None, None)),
+        **own,
     )
 
 

@@ -112,11 +112,11 @@ def test_an_optimizer_that_was_made_before_the_trainer_is_refused(model, bundle,
     with pytest.raises(GuardError, match="18 of 18 are in its groups or have momentum") as caught:
         make_trainer(model, tmp_path, registry.SafetyCallback(bundle), optimizers=(optimizer, None))
     assert caught.value.hint.startswith("Leave optimizers= out")
+    assert all(parameter.requires_grad for parameter in model.parameters())
     callback = registry.SafetyCallback(bundle)
     given = (torch.optim.SGD, {"lr": 1e-3})  # as the hint says
     make_trainer(model, tmp_path, callback, optimizer_cls_and_kwargs=given).train()
     assert callback.report["verified_at"]
-    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_a_second_training_with_a_new_callback_goes_on_with_the_guard(model, bundle, tmp_path):

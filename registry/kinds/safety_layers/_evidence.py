@@ -10,6 +10,7 @@ from registry.errors import LocalizationError
 from registry.kinds.safety_layers._points import (
     BASELINE,
     CONTROL,
+    LEVEL,
     LOWER,
     NOT_FOUND,
     UPPER,
@@ -17,6 +18,7 @@ from registry.kinds.safety_layers._points import (
     best_bound,
     change,
     direction,
+    shares_layers,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +42,9 @@ def effect(
         found: The range.
         alpha: The factor.
         layers: Number of decoder layers.
-        level: Largest p that counts (``level_of`` the ranges that were tried).
+        level: Largest p that counts (``level_of`` the ranges that were tried). Against a control
+            that shares layers with the range, where the model has no other, it is ``LEVEL``: such
+            a control carries a part of what the range does, and is hard to beat already.
 
     Raises:
         LocalizationError: the range does not stand out, with the counts.
@@ -64,6 +68,8 @@ def effect(
         )
     strongest = max(controls, key=lambda point: direction(alpha) * point.refused)
     more, control_p = change(own.flags, strongest.flags, alpha)
+    if shares_layers(strongest, found):
+        level = LEVEL
     if more <= 0 or control_p >= level:
         raise LocalizationError(
             f"expected {where} to change refusals more than an equally wide range elsewhere, "

@@ -74,6 +74,12 @@ def level_of(ranges: Iterable[tuple[int | None, int | None]]) -> float:
     return LEVEL / max(1, len(set(ranges)))
 
 
+def shares_layers(point: Point, found: tuple[int, int]) -> bool:
+    """Return whether the range of ``point`` and ``found`` have a layer in common."""
+    first, last = point.first, point.last
+    return None not in {first, last} and first <= found[1] and found[0] <= last  # type: ignore[operator]
+
+
 def best_bound(step: str, refused: Mapping[tuple[int, int], int], alpha: float) -> int:
     """Return the bound with the most refusals (fewest below 1), of equals the narrowest range.
 

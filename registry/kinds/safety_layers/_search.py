@@ -46,7 +46,7 @@ RULE = (
     "nearest to 1 is taken. Bounds: most refusals for alpha > 1, fewest below; ties to the "
     "narrowest range. The range counts where it changes refusals more than the model as it is "
     f"and than every control: paired exact McNemar, p < {LEVEL:g} over the ranges that the "
-    "bounds were moved over"
+    "bounds were moved over, and undivided against a control that shares layers with the range"
 )
 GIVEN = "alpha: as given. Bounds:" + RULE.partition("Bounds:")[2]
 

@@ -189,6 +189,7 @@ def run(given: argparse.Namespace) -> None:
             }  # fmt: skip
             with given.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+            del model, kept  # before the next one is opened
             print(arm, seed, {k: sum(v) for k, v in line["refused"].items()}, flush=True)
 
 

@@ -74,6 +74,7 @@ class LoraSettings:
         layers: Layers that have factors; ``None`` for all.
         layer_lists: Names of the lists in which layers are counted; empty for any.
         saved: Ends of the names of modules that are replaced as a whole.
+        is_random: Whether a loader fills factors that the file does not have at random.
     """
 
     rank: int
@@ -88,6 +89,7 @@ class LoraSettings:
     layers: frozenset[int] | None
     layer_lists: frozenset[str]
     saved: tuple[str, ...]
+    is_random: bool
 
     def rank_of(self, module: str) -> int:
         """Return the rank that ``module`` has."""
@@ -226,7 +228,15 @@ def _settings(document: Mapping[str, Any], wrong: list[str]) -> LoraSettings:
             (lists,) if isinstance(lists, str) and lists else names("layers_pattern")
         ),
         saved=names("modules_to_save"),
+        is_random=_is_random(document),
     )
+
+
+def _is_random(document: Mapping[str, Any]) -> bool:
+    """Return whether factors that are not loaded change the base: only some begin at B @ A = 0."""
+    initial = document.get("init_lora_weights", True)
+    exact = (True, "gaussian") if document.get("lora_bias") else (True, "gaussian", "eva", "mica")
+    return initial not in exact
 
 
 def _rank(value: Any, where: str, wrong: list[str]) -> int:

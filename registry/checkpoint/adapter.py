@@ -111,6 +111,7 @@ class Adapter:
         self._checkpoint = Checkpoint.open(folder / WEIGHTS)
         try:
             self._names = {info.name: name for name, info in self._checkpoint.tensors.items()}
+            self._settings = settings
             self._tensors = account(self._infos(), settings)
             self._norms: dict[str, float] = {}
             self._digests: dict[str, Digest] = {}
@@ -173,6 +174,11 @@ class Adapter:
     def bias(self, module: LoraModule) -> Values:
         """Return the bias of B, not scaled: [out_features]."""
         return self._values(self._tensors.factors[module.name]["bias of B"].name)
+
+    def is_filled_at_random(self, module: str) -> bool:
+        """Return whether a loader makes up the factors of ``module``, which the file lacks."""
+        known = self._tensors.factors
+        return self._settings.is_random and module not in known and self._settings.is_target(module)
 
     def require_unchanged(self) -> None:
         """Raise ``EvidenceError`` if a file was written or replaced since the opening."""

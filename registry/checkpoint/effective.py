@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.record import Entry, entries_json
+from registry.checkpoint.sites import Place
 from registry.checkpoint.sketch import extent, positions
 from registry.checkpoint.values import is_float, to_float64
 from registry.digest import digest_bytes, digest_json
@@ -79,7 +80,20 @@ def misfits(base: BaseRecord, adapter: Adapter) -> list[str]:
         if module.has_bias:
             name = f"{module.name}.bias"
             wrong += _misfit(name, (module.out_features,), _current(ours, adapter, name), None)
-    return sorted(wrong)
+    return sorted(wrong + _made_up(base, adapter, sites))
+
+
+def _made_up(base: BaseRecord, adapter: Adapter, sites: Sites) -> list[str]:
+    """Return a line for each matrix whose factors a loader would draw at random."""
+    tables = (sites.embedding, sites.head)
+    return [
+        f"{entry.name}: its factors are drawn at random at every load, the file has none"
+        for entry in base.entries
+        if len(entry.shape) == 2
+        and (sites.layer_of(entry.name) is not None or entry.name in tables)
+        and sites.place_of(entry.name) == Place(entry.name)
+        and adapter.is_filled_at_random(entry.name.removesuffix(".weight"))
+    ]
 
 
 def effective_record(base: BaseRecord, adapter: Adapter) -> BaseRecord:

@@ -14,7 +14,7 @@ from registry.errors import UnsafeFormatError
 from registry.wording import RESTORE_CONFIG, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
 _NUMBER = r"(0|[1-9]\d{0,4})"
 
@@ -207,6 +207,19 @@ class Sites:
                 index = int(match[1]) if match.groups() else None
                 return Place(f"{prefix}.{row.live}", index, row.part, row.parts)
         return Place(tensor_name)
+
+    def strays(
+        self, live: Iterable[str], stored: Iterable[str], layers: Container[int] | None = None
+    ) -> list[str]:
+        """Return the live names in ``layers``, all by default, that hold none of ``stored``."""
+        known = {self.place_of(name).name for name in stored}
+        return sorted(
+            name
+            for name in live
+            if name not in known
+            and (layer := self.layer_of(name)) is not None
+            and (layers is None or layer in layers)
+        )
 
     def model_names(self, stored: Iterable[str]) -> dict[str, str]:
         """Return the name that the whole model gives each tensor, with its stored name; sorted.

@@ -15,7 +15,7 @@ from registry.kinds import KINDS, kind_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from registry.workflows.import_lock import Opened
+    from registry.workflows.import_foreign import Opened
 
 
 _NAMES = [f"published:{name}" for kind in KINDS.values() for name in kind.published]
@@ -57,7 +57,7 @@ def import_(
     from registry.artifact.bundle import require_new_folder, write_bundle
     from registry.artifact.unbound import write_unbound
     from registry.cli.models import read_base
-    from registry.workflows.import_lock import open_source
+    from registry.workflows.import_foreign import open_source
 
     require_new_folder(out)
     opened = open_source(file)

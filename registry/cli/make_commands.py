@@ -140,10 +140,15 @@ def _extract(  # noqa: PLR0917 -- one use case, every value named by the command
         notes = Unfinished(out, make.describe_run(kind.name, source.identified, model, **given))
         if notes.taken_up:
             invocation.say(f"goes on from {notes.taken_up} measurements in {notes.path}")
-        bundle = make.extract(
-            kind.name, source.identified, model, tokenizer, base_name=source.name, notes=notes,
-            progress=progress, **given,
-        )  # fmt: skip
+        try:
+            bundle = make.extract(
+                kind.name, source.identified, model, tokenizer, base_name=source.name, notes=notes,
+                progress=progress, **given,
+            )  # fmt: skip
+        except BaseException:
+            if notes.path.exists():
+                invocation.say(f"what was measured is in {notes.path}: the same command goes on")
+            raise
     write_bundle(bundle, out)
     notes.finish()
     return bundle

@@ -142,7 +142,7 @@ def _print_training_config(
 def _document(invocation: Invocation, ref: str) -> dict[str, Any]:
     from registry.artifact.unbound import is_unbound
     from registry.workflows.find import find_bundle, stored_bundle
-    from registry.workflows.import_lock import describe_unbound
+    from registry.workflows.import_foreign import describe_unbound
     from registry.workflows.trust_report import trust_status
 
     reference = reference_to(ref)

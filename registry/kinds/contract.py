@@ -12,11 +12,9 @@ names suffixes it ``imports``: see ``ForeignVerb``. ``PUBLISHED``, a mapping fro
 ``Bindable``, is there where the row names what is ``published``; no two kinds share a name.
 ``content`` is optional in a body: the digest of what it puts on a model, where the digest of its
 tensors does not say that; what has the same content is on a model once.
-``inspect_adapter`` is optional in ``inspect``: see ``InspectAdapterVerb``.
-``require_base`` is optional in ``extract``: see ``RequireBaseVerb``.
-``patches`` is optional in ``inspect``, for a kind whose artifacts can be written into a checkpoint:
-see ``PatchesVerb``.
-``training_config`` is optional in ``guard``: see ``TrainingConfigVerb``.
+Optional are also ``require_base`` in ``extract`` (``RequireBaseVerb``), ``training_config`` in
+``guard`` (``TrainingConfigVerb``), ``inspect_adapter`` and ``patches`` in ``inspect``
+(``InspectAdapterVerb``, ``PatchesVerb``).
 """
 
 from __future__ import annotations
@@ -179,34 +177,43 @@ class ForeignVerb(Protocol):
         """Return the same from the tensors that ``Foreign.to_tensors`` gave."""
 
 
-class Kept(Protocol):
-    """What ``guard`` returns: a model whose training is watched."""
+class GuardReport(Protocol):
+    """What a guard keeps, what is trained, and what that saves; its ``str`` is for people."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+
+
+class ModelGuard(Protocol):
+    """What ``guard`` put on a model. Who asks again shares it, or is refused (``GuardError``)."""
 
     mode: str | None
     """What is kept and what is trained, where the kind has a choice."""
     has_vectors: bool
     """Whether it trains vectors of its own: ``parameters``, ``clip`` and ``delta`` are there."""
+    is_shared: bool
+    """Whether it was asked for again, and more than one caller has it."""
 
     def attach(self, optimizer: Any) -> None:
         """Watch ``optimizer``, or raise ``GuardError`` if it could change what is kept."""
 
     def verify(self) -> Evidence:
-        """Return evidence that nothing that is kept has changed, or raise."""
+        """Return evidence that what is kept is bit for bit what it was, or raise."""
 
-    def report(self) -> Any:
-        """Return what is kept and what is trained; ``str`` is for people, ``to_dict`` is JSON."""
-
-    def is_on(self, model: Any) -> bool:
-        """Return whether it is on ``model``, or on what it wraps."""
+    def report(self) -> GuardReport:
+        """Return what is kept and what is trained now."""
 
     def release(self) -> None:
         """Give the model back as it was found."""
+
+    def is_on(self, model: Any) -> bool:
+        """Return whether this guard is on ``model``, or on what it wraps, now."""
 
 
 class GuardVerb(Protocol):
     """``guard.py``: a model that is trained."""
 
-    def guard(self, model: Any, body: Any, *, mode: str | None) -> Kept:
+    def guard(self, model: Any, body: Any, *, mode: str | None) -> ModelGuard:
         """Keep what must be kept while training; ``mode`` ``None`` is the kind's default."""
 
 

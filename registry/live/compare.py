@@ -61,8 +61,6 @@ def require_same_values(model: nn.Module, record: BaseRecord) -> Compared:
         VerificationError: a tensor of the checkpoint is not in the model, has another shape, or
             holds other values; or the model has a parameter that the checkpoint does not hold.
     """
-    import torch
-
     sites = sites_for(record.geometry.family)
     live = dict(model.named_parameters()) | dict(model.named_buffers())
     findings = _made_up(model, record)
@@ -80,14 +78,11 @@ def require_same_values(model: nn.Module, record: BaseRecord) -> Compared:
                 f"{entry.name}: expected shape {list(entry.shape)}, got {list(held.shape)}"
             )
             continue
-        expected = decode(record.samples[entry.name], entry.dtype).to(held.dtype)
-        where = torch.from_numpy(positions(entry.name, entry.shape)).to(held.device)
-        got = held.reshape(-1)[where].cpu()
-        different = int((~same_values(expected, got)).sum())
-        values += len(expected)
+        different, count = different_samples(held, entry, record.samples[entry.name])
+        values += count
         if different:
             findings.append(
-                f"{entry.name}: {different} of {len(expected)} sampled values differ "
+                f"{entry.name}: {different} of {count} sampled values differ "
                 f"from the file that was checked"
             )
     if findings:
@@ -180,16 +175,26 @@ def stray_parameters(model: nn.Module, base: BaseRecord) -> list[str]:
 
     Biases that this package attached itself are not among them.
     """
-    sites = sites_for(base.geometry.family)
-    known = {entry.name for entry in base.entries}
-    known |= {sites.place_of(name).name for name in known}
-    return sorted(
-        name
-        for name, _ in model.named_parameters()
-        if name not in known
-        and sites.layer_of(name) is not None
-        and not attached_shifts(model, name.removesuffix(".bias"))
-    )
+    names = (name for name, _ in model.named_parameters())
+    stored = (entry.name for entry in base.entries)
+    stray = sites_for(base.geometry.family).strays(names, stored)
+    return [name for name in stray if not attached_shifts(model, name.removesuffix(".bias"))]
+
+
+def different_samples(held: Tensor, entry: Entry, raw: bytes) -> tuple[int, int]:
+    """Return how many sampled values of ``held`` are not the stored ones, and of how many.
+
+    Args:
+        held: A tensor of the entry's shape, in any dtype and place.
+        entry: What is stored.
+        raw: Its sampled raw bits, which are cast as a loader casts.
+    """
+    import torch
+
+    expected = decode(raw, entry.dtype).to(held.dtype)
+    where = torch.from_numpy(positions(entry.name, entry.shape)).to(held.device)
+    got = held.reshape(-1)[where].cpu()
+    return int((~same_values(expected, got)).sum()), len(expected)
 
 
 def same_values(expected: Tensor, got: Tensor) -> Tensor:

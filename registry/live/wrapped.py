@@ -33,6 +33,12 @@ _KEPT = ("base_layer", "original_module")
 _COPY = "modules_to_save"
 _SHOWN = 5
 
+PROVE_LATER = (
+    "Or train with any engine, without a guard, and look at the result: "
+    "safelatch inspect MODEL NAME@V"
+)
+"""What is left where an engine cannot be guarded: the files of its result."""
+
 
 @dataclass(frozen=True)
 class Wrapped:
@@ -44,12 +50,14 @@ class Wrapped:
         own: Parameter of the model by the name that its base has it under, ties included.
         brought: What adapters brought, by a name of the same form. A trained copy of a module is
             under the name of the tensor that it stands for.
+        path: How the model is reached from what was given: ``.module``; empty if it is the same.
     """
 
     model: nn.Module
     adapters: dict[str, Any]
     own: dict[str, nn.Parameter]
     brought: dict[str, nn.Parameter]
+    path: str
 
     @property
     def config(self) -> Any:
@@ -72,21 +80,17 @@ def look_under(model: nn.Module) -> Wrapped:
         GuardError: its weights cannot be read one by one where they are.
     """
     _require_named(model)
-    adapters: dict[str, Any] = {}
-    inner: Any = model
-    while True:
-        adapters |= dict(getattr(inner, "peft_config", None) or {})
-        child = _AROUND_A_MODEL.get(type(inner).__name__)
-        if child is not None:
-            inner = getattr(inner, child)
-        elif adapters and hasattr(inner, "get_base_model"):
-            inner = inner.get_base_model()
-        else:
-            break
-    found = Wrapped(inner, adapters, {}, {})
+    inner, adapters, path = _walk(model)
+    found = Wrapped(inner, adapters, {}, {}, path)
     _collect(inner, "", found, is_own=True)
     _require_readable(found.own | found.brought)
     return found
+
+
+def innermost(model: nn.Module) -> nn.Module:
+    """Return the model under its wrappers; nothing is asked of its weights."""
+    inner, _, _ = _walk(model)
+    return inner
 
 
 def gathered(tensor: Tensor) -> Tensor:
@@ -94,6 +98,22 @@ def gathered(tensor: Tensor) -> Tensor:
     whole = getattr(tensor, "full_tensor", None)
     found: Tensor = tensor if whole is None else whole()
     return found
+
+
+def _walk(model: nn.Module) -> tuple[nn.Module, dict[str, Any], str]:
+    """Return the model under its wrappers, the adapters that were met, and the path to it."""
+    adapters: dict[str, Any] = {}
+    inner: Any = model
+    path = ""
+    while True:
+        adapters |= dict(getattr(inner, "peft_config", None) or {})
+        child = _AROUND_A_MODEL.get(type(inner).__name__)
+        if child is not None:
+            inner, path = getattr(inner, child), f"{path}.{child}"
+        elif adapters and hasattr(inner, "get_base_model"):
+            inner, path = inner.get_base_model(), f"{path}.get_base_model()"
+        else:
+            return inner, adapters, path
 
 
 def _collect(module: nn.Module, prefix: str, found: Wrapped, *, is_own: bool) -> None:
@@ -133,7 +153,7 @@ def _require_readable(parameters: dict[str, nn.Parameter]) -> None:
         raise GuardError(
             f"expected whole parameters, got {len(parts)} in the parts that DeepSpeed ZeRO-3 "
             f"keeps:{listed(parts, _SHOWN)}",
-            hint="Train with ZeRO stage 1 or 2, or shard with FSDP2.",
+            hint=f"Shard with FSDP2. {PROVE_LATER}",
         )
     absent = [name for name, parameter in parameters.items() if parameter.device.type == "meta"]
     if absent:

@@ -6,7 +6,7 @@ model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from registry.errors import ApplyError
@@ -44,18 +44,18 @@ class Applied:
     precondition: dict[str, Any] | None
     signed_by: tuple[str, ...]
     recorded: bool
-    body: Any
-    _model: Any
-    _application: Any
+    body: Any = field(repr=False)
+    _model: Any = field(repr=False)
+    _application: Any = field(repr=False)
 
     def verify(self) -> dict[str, Any]:
         """Read the model back and return the evidence.
 
         Raises:
             VerificationError: the artifact is not on the model as it prescribes; from then on
-                ``verified_at`` is ``None``.
+                ``verified_at`` is ``None`` and there is no evidence.
         """
-        self.verified_at = None
+        self.verified_at, self.evidence = None, {}
         found = kind_of(self.kind).verb("verify").verify(self._model, self.body, self._application)
         self.evidence = found.to_dict()
         self.verified_at = stamp()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from registry.artifact.bundle import Bundle
     from registry.checkpoint.change import Change
+    from registry.checkpoint.geometry import Geometry
     from registry.checkpoint.lineage import Lineage
 
 Severity = Literal["error", "warning"]
@@ -149,7 +150,7 @@ def check(bundle: Bundle, record: BaseRecord, *, now: datetime | None = None) ->
     change = classify(base, record, lineage=lineage)
     findings = [
         *validity_findings(bundle, now or moment.now()),
-        *_geometry(bundle, record),
+        *geometry_findings(bundle, record.geometry),
         *_lineage(bundle, lineage),
         *_change(change),
         *config_findings(lineage.config_differences),
@@ -217,8 +218,9 @@ def validity_findings(bundle: Bundle, now: datetime) -> list[Finding]:
     return findings
 
 
-def _geometry(bundle: Bundle, record: BaseRecord) -> list[Finding]:
-    expected, got = dict(bundle.manifest.geometry), record.geometry.to_dict()
+def geometry_findings(bundle: Bundle, geometry: Geometry) -> list[Finding]:
+    """Return a finding for each count or width that differs from the base's."""
+    expected, got = dict(bundle.manifest.geometry), geometry.to_dict()
     return [
         Finding("error", "geometry", f"{field}: expected {expected[field]}, got {got[field]}.")
         for field in got

@@ -17,6 +17,7 @@ from registry.moment import now
 from registry.workflows.check import (
     Finding,
     config_findings,
+    geometry_findings,
     require_no_error,
     require_own_base,
     validity_findings,
@@ -38,6 +39,7 @@ def require_compatible(model: Any, bundle: Bundle) -> None:
     geometry = model_geometry(model)
     base = BaseRecord.from_tensors(bundle.base_tensors())
     require_own_base(bundle, base)
+    require_no_error(manifest.label, geometry_findings(bundle, geometry))
     distance, bound = live_distance(model, base), manifest.compatibility.max_distance
     findings = validity_findings(bundle, now())
     stray = stray_parameters(model, base)

@@ -12,6 +12,7 @@ from registry.errors import (
     UsageError,
     VersionNotFoundError,
 )
+from registry.kinds import kind_of
 from registry.wording import listed
 from registry.workflows.bases import descents, describe, find_base
 from registry.workflows.discover import discover
@@ -44,7 +45,8 @@ def choose(
         place: Where it is, or would be.
         model: What was read.
         artifacts: References or folders; ``None`` for what the registry has for the base, or can
-            find for it (``discover``).
+            find for it (``discover``). A kind that puts other weights into the model
+            (``Kind.rewrites``) is never chosen unnamed: a fine-tune keeps its own.
         policy: May name where to look.
         approve: Asked before the large files of a bundle in a remote are read (``fetch``).
 
@@ -76,6 +78,15 @@ def choose(
             hint=_of_another_base(opened, model)
             or f"Make and publish one: safelatch extract safety-lock {base.name} "
             "--out DIR, then safelatch publish DIR --name NAME --version VERSION",
+        )
+    rewriting = [b for b in bundles if kind_of(b.manifest.kind).rewrites]
+    bundles = [bundle for bundle in bundles if bundle not in rewriting]
+    if not bundles:
+        names = [bundle.manifest.label for bundle in rewriting]
+        raise NoProtectionError(
+            f"expected an artifact that goes onto the model as it is, the registry has "
+            f"{', '.join(names)} for the base {base.name}, which puts the base's weights back.",
+            hint=f"If that is wanted, name it: load_protected(..., artifacts=[{names[0]!r}])",
         )
     labels: dict[str, list[str]] = {}
     for bundle in bundles:

@@ -13,24 +13,23 @@ A mask can also be trained alone, ``mode="enhance"``: build the optimizer from `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from registry.artifact.bundle import Bundle
 from registry.errors import GuardError, UsageError
 from registry.kinds import kind_of, parse_body
 from registry.live.attach import owners
 from registry.live.wrapped import look_under
 from registry.moment import stamp
 from registry.workflows.check_live import require_compatible
-from registry.workflows.find import find_bundle
-from registry.workflows.trust import require_vouched
+from registry.workflows.trust import vouched_bundle
 
 if TYPE_CHECKING:
     import os
 
+    from registry.artifact.bundle import Bundle
     from registry.digest import Digest
-    from registry.kinds.contract import Body, Kept
+    from registry.kinds.contract import Body, GuardReport, ModelGuard
     from registry.reference import Reference
     from registry.store.catalog import Registry
     from registry.workflows.trust import TrustArgument
@@ -53,9 +52,9 @@ class Guard:
     label: str
     digest: str
     kind: str
-    body: Any
+    body: Any = field(repr=False)
     signed_by: tuple[str, ...]
-    _kept: Kept
+    _kept: ModelGuard = field(repr=False)
     verified_at: str | None = None
     evidence: dict[str, Any] | None = None
 
@@ -126,7 +125,12 @@ class Guard:
         """Return whether this guard is on ``model``, or on what it wraps."""
         return self._kept.is_on(model)
 
-    def report(self) -> Any:
+    @property
+    def is_shared(self) -> bool:
+        """Whether the model was guarded again meanwhile: then it is released for all who ask."""
+        return self._kept.is_shared
+
+    def report(self) -> GuardReport:
         """Return what is kept, the share that is trained, and the memory that is not needed.
 
         Its ``str`` is for people, its ``to_dict`` for programs.
@@ -171,6 +175,11 @@ def guard(
 ) -> Guard:
     """Keep what ``artifact`` protects in ``model`` and return the guard.
 
+    A model has one guard. For a further training, or in a cell that is run again, the weights are
+    read back and that same guard is returned: it proves what was kept since it began, counts the
+    steps since then, and ``release`` gives the model back for all who asked. The guard of a mask is
+    not shared: a second one is refused until the first is released.
+
     Call it before the optimizer is built, on the model with its adapters, and ``attach`` the
     optimizer.
 
@@ -187,20 +196,13 @@ def guard(
     Raises:
         UsageError: artifacts of this kind keep nothing while training, or have no such mode.
         BaseModelMismatchError, GeometryError: the model is not of the artifact's base.
-        VerificationError: what would be kept has drifted from the base already.
+        VerificationError: what would be kept has drifted from the base already, or changed since
+            the model was first guarded.
         EvidenceError: nobody who is trusted signed it, or it is revoked (``workflows.trust``).
-        GuardError: the model cannot be guarded like this, or is guarded already.
+        GuardError: the model cannot be guarded like this, is guarded for other weights, or has a
+            guard that is not shared.
     """
-
-    def approve(head: Bundle) -> None:
-        require_vouched(head, trust, registry)
-
-    bundle = artifact
-    if not isinstance(bundle, Bundle):
-        bundle = find_bundle(bundle, registry, approve=approve)
-    said = None
-    if bundle is not artifact or trust is not None:
-        said = require_vouched(bundle, trust, registry)
+    bundle, said = vouched_bundle(artifact, trust, registry)
     body = parse_body(bundle)
     wrapped = look_under(model)
     _require_comparable(wrapped.model, bundle.manifest.kind)

@@ -65,7 +65,8 @@ def load_protected(
         revision: Hub revision; resolved to a commit once.
         artifacts: References or bundle folders to apply; by default the active version of the one
             line of each kind that the registry holds for the measured base, or finds for it
-            (``workflows.discover``) and pulls.
+            (``workflows.discover``) and pulls. Safety layers, which put the base's weights back,
+            are applied only where they are named here.
         registry: A ``Registry`` or its URL; the default one otherwise. Not needed when every
             artifact is named by its place, a folder or ``hf://``.
         trust: Public keys (files or ids) of which one must have signed each artifact and its line;

@@ -13,6 +13,7 @@ from registry.digest import short
 from registry.errors import BaseModelMismatchError, UsageError
 from registry.kinds import kind_of, parse_body
 from registry.measure.prompts import PAIRS, load_pairs, load_prompts, read_pairs, read_prompts
+from registry.measure.scorer import SCORER
 from registry.moment import stamp
 from registry.workflows.unfinished import Unkept
 
@@ -149,7 +150,10 @@ def describe_run(
         "kind": kind,
         "base": base.record.weights,
         "config": base.record.config_digest,
+        "tokenizer": base.record.tokenizer,
         "chat_template": base.record.chat_template,
+        "packaged": {name: load_prompts(name).digest for name in ("harmful", "harmless")},
+        "scorer": SCORER,
         "seed": seed,
         "options": dict(options),
         "data": data.describe(),

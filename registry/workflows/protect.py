@@ -11,20 +11,21 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from registry.artifact.bundle import TENSORS, Bundle
+from registry.artifact.bundle import TENSORS
 from registry.errors import AlreadyAppliedError, RegistryMissingError
 from registry.kinds import kind_of, parse_body
 from registry.moment import stamp
 from registry.workflows.applied import Applied, applied_to, remember
 from registry.workflows.base_tensors import BaseTensors
 from registry.workflows.check_live import require_compatible
-from registry.workflows.find import find_bundle, open_registry
-from registry.workflows.trust import require_vouched
+from registry.workflows.find import open_registry
+from registry.workflows.trust import vouched_bundle
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
+    from registry.artifact.bundle import Bundle
     from registry.reference import Reference
     from registry.store.catalog import Registry
     from registry.workflows.trust import TrustArgument, Vouched
@@ -64,16 +65,7 @@ def protect(
         EvidenceError: nobody who is trusted signed it, or it is revoked (``workflows.trust``).
         SafelatchError: see the kind's ``apply`` and ``verify``; the model is as it was.
     """
-
-    def approve(head: Bundle) -> None:
-        require_vouched(head, trust, registry)
-
-    bundle = artifact
-    if not isinstance(bundle, Bundle):
-        bundle = find_bundle(bundle, registry, approve=approve)
-    said = None
-    if bundle is not artifact or trust is not None:
-        said = require_vouched(bundle, trust, registry)
+    bundle, said = vouched_bundle(artifact, trust, registry)
     require_compatible(model, bundle)
     found = None
     if tokenizer is not None:

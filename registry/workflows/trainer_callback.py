@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from registry.store.catalog import Registry
     from registry.workflows.trust import TrustArgument
 
+_OWN_OPTIMIZER = (
+    "Leave optimizers= out: the Trainer builds its own behind the guard. For another class: "
+    "Trainer(..., optimizer_cls_and_kwargs=(torch.optim.SGD, {'lr': 1e-3}))"
+)
 _EARLIER = "Give it to the Trainer when it is made: Trainer(model=model, callbacks=[...])"
 
 
@@ -64,6 +68,8 @@ class _Keeping:
     ) -> None:
         """Freeze, before the Trainer builds its optimizer.
 
+        A guard that another callback, or ``registry.guard``, put on this model is taken over.
+
         Raises:
             SafelatchError: see ``registry.guard`` and ``Guard.attach``; the model is as it was.
         """
@@ -71,17 +77,15 @@ class _Keeping:
             self._require_ready(self._artifact, model, optimizer)
             return
         if self.guard is not None and not self.guard.is_on(model):
-            self.guard.release()
-            self.guard = None
+            self._let_go()
         if self.guard is None:
             self.guard = guard(model, self._artifact, registry=self._registry, trust=self._trust)
         if optimizer is not None:
             try:
                 self.guard.attach(optimizer)
-            except GuardError:
-                self.guard.release()
-                self.guard = None
-                raise
+            except GuardError as error:
+                self._let_go()
+                raise GuardError(error.message, hint=_OWN_OPTIMIZER) from error
 
     def on_train_begin(
         self, _args: Any, _state: Any, _control: Any, *, model: Any, optimizer: Any, **_: Any
@@ -128,6 +132,12 @@ class _Keeping:
         if self.guard is not None:
             self.guard.verify()
             self.report = self.guard.to_dict()
+
+    def _let_go(self) -> None:
+        """Release the guard, unless it is somebody else's too."""
+        if self.guard is not None and not self.guard.is_shared:
+            self.guard.release()
+        self.guard = None
 
     @staticmethod
     def _require_ready(held: Guard, model: Any, optimizer: Any) -> None:

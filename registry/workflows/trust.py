@@ -19,20 +19,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry import moment
+from registry.artifact.bundle import Bundle
 from registry.artifact.signing import read_public_key, require_key_id
 from registry.artifact.succession import require_usable
 from registry.artifact.trust import TrustedKey, verify_line, verify_manifest
 from registry.errors import BaseNotFoundError, UnsignedError, UsageError
 from registry.plainfile import expanded
-from registry.workflows.find import known_version, registry_if_any
+from registry.workflows.find import find_bundle, known_version, registry_if_any
 from registry.workflows.line_memory import accept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from registry.artifact.bundle import Bundle
     from registry.artifact.line import Line
+    from registry.reference import Reference
     from registry.store.catalog import Registry
     from registry.store.values import Base
 
@@ -183,6 +184,30 @@ def require_vouched(
         if opened is not None:
             known_version(opened, bundle)
         return vouch(bundle, trust_of(given, opened), opened)
+
+
+def vouched_bundle(
+    artifact: Bundle | Reference | str | os.PathLike[str],
+    given: TrustArgument,
+    registry: Registry | str | None,
+) -> tuple[Bundle, Vouched | None]:
+    """Return the bundle that ``artifact`` is or names, and what trusted keys say of it.
+
+    A bundle in memory is asked for a signature only where keys are given. Of one in a remote, the
+    keys are asked before its large files are read, and again when they are there.
+
+    Raises:
+        ArtifactNotFoundError, VersionNotFoundError, RemoteError: see ``find_bundle``.
+        RevokedError, EvidenceError: see ``require_vouched``.
+    """
+    if isinstance(artifact, Bundle):
+        return artifact, None if given is None else require_vouched(artifact, given, registry)
+
+    def approve(head: Bundle) -> None:
+        require_vouched(head, given, registry)
+
+    bundle = find_bundle(artifact, registry, approve=approve)
+    return bundle, require_vouched(bundle, given, registry)
 
 
 def names_of(bundle: Bundle, registry: Registry | None) -> tuple[str, ...]:

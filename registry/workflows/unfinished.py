@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.digest import canonical_json, parse_json
-from registry.errors import HostError, UsageError
+from registry.digest import canonical_json, digest_json, parse_json
+from registry.errors import DigestMismatchError, HostError, UsageError
 from registry.plainfile import read_plain
 from registry.wholefile import write_file
 from registry.wording import listed
@@ -47,6 +47,7 @@ class Unfinished:
 
         Raises:
             UsageError: what is there is of another run.
+            DigestMismatchError: what is there was edited.
             UnsafeFormatError, HostError: what is there cannot be read.
         """
         self.path = out.absolute().with_name(f"{out.name}.unfinished")
@@ -69,6 +70,7 @@ class Unfinished:
         """
         self._notes[key] = value
         document = {"schema": SCHEMA, "run": self._run, "notes": self._notes}
+        document["digest"] = digest_json(self._notes)
         try:
             write_file(self.path, canonical_json(document))
         except OSError as error:
@@ -90,6 +92,12 @@ class Unfinished:
         if held.get("schema") != SCHEMA or not isinstance(run, dict) or not isinstance(notes, dict):
             raise UsageError(
                 f"{self.path.name}: expected the notes of an unfinished run, got something else.",
+                hint=repair,
+            )
+        if held.get("digest") != (got := digest_json(notes)):
+            raise DigestMismatchError(
+                f"{self.path.name}: expected notes of digest {held.get('digest')!r:.120}, got "
+                f"{got}: somebody edited them.",
                 hint=repair,
             )
         if canonical_json(run) != canonical_json(self._run):

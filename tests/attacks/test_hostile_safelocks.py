@@ -22,7 +22,7 @@ from support.refusals import everything_under, refusal
 from support.safelocks import NAME, a_lock, pickle_of, safelock, saved, stored_zip, vectors
 
 from registry.errors import SchemaViolationError, UnsafeFormatError
-from registry.workflows.import_lock import import_file
+from registry.workflows.import_foreign import import_file
 
 LOCK = pickle_of(a_lock())
 HEAD, END = b"\x80\x02", b"."

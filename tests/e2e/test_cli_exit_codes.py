@@ -270,6 +270,9 @@ def test_a_search_that_found_no_range_says_so_and_writes_no_draft(
     outcome = safelatch(*words)
     assert (outcome.status, outcome.out) == (1, "")
     assert "error [not-localized]: expected layers" in outcome.err
+    notes = tmp_path / "new.unfinished"
+    assert f"what was measured is in {notes}: the same command goes on" in outcome.err
+    assert notes.is_file()
     assert not (tmp_path / "new").exists()
 
 

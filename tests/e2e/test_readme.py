@@ -88,6 +88,6 @@ def test_the_training_that_keeps_layers_runs(ranged: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(ranged.with_name("base"))
     names: dict[str, Any] = {"model": model}
     exec(code.replace('"my-layers@1.0.0"', repr(str(ranged))), names)  # noqa: S102
-    assert names["held"].verified_at is not None
+    assert names["g"].verified_at is not None
     assert not model.get_parameter("model.layers.4.mlp.up_proj.weight").requires_grad
     assert model.get_parameter("model.layers.8.mlp.up_proj.weight").requires_grad

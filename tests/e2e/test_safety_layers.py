@@ -22,11 +22,16 @@ from registry.errors import (
     ApplyError,
     CheckpointNotFoundError,
     DigestMismatchError,
+    NoProtectionError,
     UsageError,
 )
 from registry.kinds import parse_body
 from registry.live.attach import owners
+from registry.settings import Settings
 from registry.workflows.applied import applied_to
+from registry.workflows.bases import add_base
+from registry.workflows.identify import identify
+from registry.workflows.publish import publish
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +55,7 @@ def layers(world: World, published: Path) -> Path:
 def healed(world: World, layers: Path) -> Path:
     """Save a protected fine-tune: its layer 0 is the base's, the lock is left out."""
     folder = world.folder / "healed"
-    model = load_protected(world.tuned)
+    model = load_protected(world.tuned, artifacts=["lock@1.0", "layers@1.0"])
     model.save_pretrained(folder)
     for file in world.tuned.iterdir():
         if not (folder / file.name).exists():
@@ -73,7 +78,7 @@ def inside(world: World) -> set[str]:
 def test_a_load_puts_the_layers_back_before_the_lock_and_verifies_both(
     world: World, layers: Path
 ) -> None:
-    model = load_protected(world.tuned)
+    model = load_protected(world.tuned, artifacts=["lock@1.0", "layers@1.0"])
     first, second = model.safelatch.applied
     assert (first.label, second.label) == ("layers@1.0", "lock@1.0")
     assert first.evidence == {
@@ -91,6 +96,32 @@ def test_a_load_puts_the_layers_back_before_the_lock_and_verifies_both(
             ("safety-layers", True), ("safety-lock", False),
         }  # fmt: skip
         assert registry.verify_events() == []
+
+
+def test_layers_that_nobody_named_leave_the_weights_of_a_fine_tune_alone(
+    world: World, layers: Path
+) -> None:
+    model = load_protected(world.tuned)
+    assert [entry.label for entry in model.safelatch.applied] == ["lock@1.0"]
+    weight = load_file(world.tuned / "model.safetensors")[f"{UP}.weight"]
+    assert model.get_parameter(f"{UP}.weight").equal(weight)
+
+
+def test_where_there_are_only_layers_the_load_says_what_they_would_do_and_how(
+    world: World, layers: Path, tmp_path: Path
+) -> None:
+    with Registry.create(str(tmp_path / "registry.db")) as registry:
+        add_base(registry, identify(world.base, settings=Settings.load()), "base")
+        publish(registry, layers, name="layers", version="1.0")
+        with pytest.raises(NoProtectionError) as refused:
+            load_protected(world.tuned, registry=registry)
+        assert refused.value.message == (
+            "expected an artifact that goes onto the model as it is, the registry has layers@1.0 "
+            "for the base base, which puts the base's weights back."
+        )
+        assert "artifacts=['layers@1.0']" in str(refused.value.hint)
+        model = load_protected(world.tuned, registry=registry, artifacts=["layers@1.0"])
+        assert model.safelatch.verified
 
 
 def test_the_order_of_the_names_does_not_matter_and_undo_goes_backwards(

@@ -64,17 +64,18 @@ class Rows(torch.utils.data.Dataset):
 def make_trainer(model: Any, folder: Path, *callbacks: Any, **options: Any) -> Any:
     from transformers import Trainer, TrainingArguments
 
+    own = {name: options.pop(name) for name in list(options) if name.startswith("optimizer")}
     chosen = {
         "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "max_steps": 4,
         "learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 1.0, "report_to": [],
         "save_strategy": "no", "use_cpu": True, "disable_tqdm": True, "seed": 0,
-    } | {name: value for name, value in options.items() if name != "optimizers"}  # fmt: skip
+    } | options  # fmt: skip
     return Trainer(
         model=model,
         args=TrainingArguments(output_dir=str(folder), **chosen),
         train_dataset=Rows(),
         callbacks=list(callbacks),
-        optimizers=options.get("optimizers", (None, None)),
+        **own,
     )
 
 
@@ -110,8 +111,54 @@ def test_an_optimizer_that_was_made_before_the_trainer_is_refused(model, bundle,
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     with pytest.raises(GuardError, match="18 of 18 are in its groups or have momentum") as caught:
         make_trainer(model, tmp_path, registry.SafetyCallback(bundle), optimizers=(optimizer, None))
-    assert caught.value.hint.startswith("Build the optimizer after the guard")
+    assert caught.value.hint.startswith("Leave optimizers= out")
     assert all(parameter.requires_grad for parameter in model.parameters())
+    callback = registry.SafetyCallback(bundle)
+    given = (torch.optim.SGD, {"lr": 1e-3})  # as the hint says
+    make_trainer(model, tmp_path, callback, optimizer_cls_and_kwargs=given).train()
+    assert callback.report["verified_at"]
+
+
+def test_a_second_training_with_a_new_callback_goes_on_with_the_guard(model, bundle, tmp_path):
+    """SFT, then another Trainer on the same model, and the first one's cell run once more."""
+    first, second = registry.SafetyCallback(bundle), registry.SafetyCallback(bundle)
+    one = make_trainer(model, tmp_path, first)
+    one.train()
+    before = bits(model)
+    two = make_trainer(model, tmp_path, second)
+    two.train()
+    moved = changed(before, bits(model))
+    assert moved == set(before) - in_range(before)
+    assert second.report["evidence"]["steps"] == 8
+    assert second.report["evidence"]["digest"] == first.report["evidence"]["digest"]
+    one.train()
+    assert first.report["evidence"]["steps"] == 12
+    second.guard.release()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_training_after_one_whose_guard_was_lost_goes_on(model, bundle, tmp_path):
+    g = registry.guard(model, bundle)
+    optimizer = torch.optim.AdamW(trained(model), lr=1e-2)
+    g.attach(optimizer)
+    del g  # the optimizer is there still, and so is what watches it
+    callback = registry.SafetyCallback(bundle)
+    make_trainer(model, tmp_path, callback).train()
+    assert callback.report["report"]["optimizers"] == 2
+    g = registry.guard(model, bundle)
+    g.attach(torch.optim.AdamW(trained(model), lr=1e-2))
+    assert g.verify()["steps"] == 4
+    g.release()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_trainer_that_is_refused_leaves_the_guard_of_an_earlier_one(model, bundle, tmp_path):
+    early = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    g = registry.guard(model, bundle)
+    with pytest.raises(GuardError, match="18 of 18 are in its groups"):
+        make_trainer(model, tmp_path, registry.SafetyCallback(bundle), optimizers=(early, None))
+    assert g.is_on(model)
+    assert len(trained(model)) == len(list(model.parameters())) - 18
 
 
 def test_an_optimizer_of_the_other_layers_may_be_given_to_the_trainer(model, bundle, tmp_path):
@@ -226,8 +273,9 @@ def test_an_adapter_on_every_layer_is_refused_when_the_trainer_is_made(model, bu
     with pytest.raises(GuardError, match="expected no adapter inside layers 1 to 2") as caught:
         make_trainer(adapted, tmp_path, registry.SafetyCallback(bundle))
     assert caught.value.hint == (
-        "Adapt the other layers alone: "
-        'LoraConfig(..., layers_to_transform=[0, 3], layers_pattern="layers")'
+        "Adapt the other layers alone, with the modules named one by one: LoraConfig(..., "
+        'target_modules=["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", '
+        '"v_proj"], layers_to_transform=[0, 3], layers_pattern="layers")'
     )
 
 

@@ -27,7 +27,7 @@ PAIRS = 8
 SMALL = ("--heads", 3, "--repeats", 1, "--answer-tokens", 3)
 MEASURE = ("--limit", 2, "--max-new-tokens", 3, "--budget", 1, "--nll-budget", 100)
 """Options that make ``extract`` and ``calibrate`` quick, and every strength affordable."""
-FEW = ("--answer-tokens", 4, "--limit", 30, "--alpha", 1.3)
+FEW = ("--answer-tokens", 4, "--limit", 60, "--alpha", 1.3)
 """Options that make the search for layers quick, in the model of ``layered``."""
 
 

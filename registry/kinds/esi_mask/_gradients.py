@@ -126,6 +126,8 @@ def gradients(
 
 def _backward(model: nn.Module, score: Score, pair: Pair) -> float:
     """Differentiate each term of the pair's score, and return the score."""
+    import torch
+
     total = 0.0
     for term in score.terms(model, pair):
         value = float(term.detach())
@@ -135,7 +137,7 @@ def _backward(model: nn.Module, score: Score, pair: Pair) -> float:
             )
         total += value
         if term.requires_grad:
-            term.backward()
+            torch.autograd.backward(term)
     return total
 
 
@@ -190,7 +192,8 @@ def _differentiated(
         for parameter, _, _ in before:
             parameter.grad = None
             parameter.requires_grad_(id(parameter) in chosen)
-        for name, parameter in wanted.items():
+        hooked: Mapping[str, Any] = wanted  # torch's hooks have no types
+        for name, parameter in hooked.items():
             handles.append(parameter.register_post_accumulate_grad_hook(taking(name)))
         with evaluating(model), torch.enable_grad():
             yield

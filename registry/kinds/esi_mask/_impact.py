@@ -106,8 +106,9 @@ def spread(weights: Tensor) -> float:
     In two passes, the mean first: a matrix far from zero loses nothing.
     """
     rows = max(1, _CHUNK // max(1, weights.shape[-1]))
-    mean = sum(float(part.double().sum()) for part in weights.split(rows)) / weights.numel()
-    squares = sum(float((part.double() - mean).square().sum()) for part in weights.split(rows))
+    parts: tuple[Tensor, ...] = weights.split(rows)  # type: ignore[no-untyped-call]
+    mean = sum(float(part.double().sum()) for part in parts) / weights.numel()
+    squares = sum(float((part.double() - mean).square().sum()) for part in parts)
     return float((squares / weights.numel()) ** 0.5)
 
 

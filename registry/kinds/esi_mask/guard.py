@@ -35,7 +35,7 @@ from registry.kinds.esi_mask._guard_reports import ENHANCE, PRESERVE, GuardEvide
 from registry.kinds.esi_mask._preserve import Preserving
 from registry.kinds.esi_mask._trained import raw_values
 from registry.kinds.esi_mask.body import DELTA
-from registry.live.wrapped import look_under
+from registry.live.wrapped import innermost
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,8 +52,10 @@ _GUARDS: WeakSet[MaskGuard] = WeakSet()
 class MaskGuard:
     """Selected weights that are kept, or trained alone, while a model is trained."""
 
+    is_shared = False  # a second guard of the same model is refused
+
     def __init__(self, model: nn.Module, body: MaskBody, mode: str) -> None:
-        inner = look_under(model).model
+        inner = innermost(model)
         if any(other.is_on(inner) for other in _GUARDS):
             raise GuardError(
                 "expected a model without a guard, this one is guarded already.",
@@ -78,7 +80,7 @@ class MaskGuard:
 
     def is_on(self, model: nn.Module) -> bool:
         """Return whether ``model``, or what it wraps, is guarded by this guard now."""
-        return not self._is_released and (look_under(self._model).model is look_under(model).model)
+        return not self._is_released and innermost(self._model) is innermost(model)
 
     def parameters(self) -> list[nn.Parameter]:
         """Return what an optimizer of SET is built from: a vector for each parameter, by name.

@@ -18,6 +18,7 @@ from registry.kinds.safety_layers._points import (
     best_bound,
     change,
     direction,
+    shares_layers,
 )
 
 if TYPE_CHECKING:
@@ -27,9 +28,27 @@ RESAMPLES = 1000
 
 
 def effect(
-    points: Sequence[Point], found: tuple[int, int], alpha: float, layers: int
+    points: Sequence[Point],
+    found: tuple[int, int],
+    alpha: float,
+    layers: int,
+    *,
+    level: float,
 ) -> dict[str, Any]:
-    """Return the range against baseline and strongest control, or refuse it."""
+    """Return the range against baseline and strongest control, or refuse it.
+
+    Args:
+        points: Baseline, range and controls, at least.
+        found: The range.
+        alpha: The factor.
+        layers: Number of decoder layers.
+        level: Largest p that counts (``level_of`` the ranges that were tried). Against a control
+            that shares layers with the range, where the model has no other, it is ``LEVEL``: such
+            a control carries a part of what the range does, and is hard to beat already.
+
+    Raises:
+        LocalizationError: the range does not stand out, with the counts.
+    """
     baseline = next(point for point in points if point.step == BASELINE)
     own = next(p for p in points if p.step == LOWER and (p.first, p.last) == found)
     controls = [point for point in points if point.step == CONTROL]
@@ -41,19 +60,21 @@ def effect(
             hint=NOT_FOUND,
         )
     moved, p = change(own.flags, baseline.flags, alpha)
-    if moved <= 0 or p >= LEVEL:
+    if moved <= 0 or p >= level:
         raise LocalizationError(
             f"expected {where} to change the {baseline.refused} of {len(own.flags)} prompts "
-            f"refused, p < {LEVEL:g}; got {own.refused}, p {p:.2g}.",
+            f"refused, p < {level:.2g}; got {own.refused}, p {p:.2g}.",
             hint=NOT_FOUND,
         )
     strongest = max(controls, key=lambda point: direction(alpha) * point.refused)
     more, control_p = change(own.flags, strongest.flags, alpha)
-    if more <= 0 or control_p >= LEVEL:
+    if shares_layers(strongest, found):
+        level = LEVEL
+    if more <= 0 or control_p >= level:
         raise LocalizationError(
             f"expected {where} to change refusals more than an equally wide range elsewhere, "
-            f"p < {LEVEL:g}; of {len(own.flags)} prompts {baseline.refused} are refused unscaled, "
-            f"{own.refused} with it, {strongest.refused} with {strongest.first} to "
+            f"p < {level:.2g}; of {len(own.flags)} prompts {baseline.refused} are refused "
+            f"unscaled, {own.refused} with it, {strongest.refused} with {strongest.first} to "
             f"{strongest.last}, p {control_p:.2g}.",
             hint=NOT_FOUND,
         )

@@ -1,8 +1,8 @@
 """Where a live model holds the protected tensors, and whether they are the base's.
 
 The same three answers as in the bytes of a file (``_stored``): *same*, by the digest of the values
-in the base's dtype; *rounded*, by samples alone; or neither. A bias that this package added to a
-module is set aside: the module's own is what is read, and written.
+in the base's dtype; *rounded*, by samples alone; or neither (``_live_bits.judge``). A bias that
+this package added to a module is set aside: the module's own is what is read, and written.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.checkpoint.architecture import sites_for
-from registry.checkpoint.sketch import positions
-from registry.checkpoint.values import is_float
 from registry.errors import GeometryError
+from registry.kinds.safety_layers._live_bits import judge
+from registry.kinds.safety_layers._protected import strays
 from registry.live.attach import attached_shifts
-from registry.live.bits import digest_as
-from registry.live.compare import decode, held_part, own_part, same_values, torch_dtype
+from registry.live.compare import held_part, own_part
 from registry.live.sites import model_geometry
 
 if TYPE_CHECKING:
@@ -34,15 +33,12 @@ class LiveTensor:
         entry: The base's entry.
         held: The part of the model that holds it, in the parameter's own memory; ``None`` where
             no plain weights of its shape do.
-        is_same: Whether it is the base's, bit for bit, when cast to the base's dtype.
-        is_rounded: Whether its dtype cannot hold the base's values, and every sampled one is the
-            base's, rounded.
-        fact: What it is instead, for people; empty when it is one of the two.
+        is_rounded: Whether samples alone say that it is the base's (``Judgement``).
+        fact: What it is instead, for people; empty when it is the base's.
     """
 
     entry: Entry
     held: Tensor | None
-    is_same: bool
     is_rounded: bool
     fact: str
 
@@ -73,9 +69,10 @@ def read_live(model: nn.Module, body: LayersBody) -> list[LiveTensor]:
         held = own_part(model, held_part(live, sites, entry), entry.name)
         fact = _not_readable(entry, held, live.get(sites.place_of(entry.name).name))
         if held is None or fact:
-            found.append(LiveTensor(entry, None, is_same=False, is_rounded=False, fact=fact))
+            found.append(LiveTensor(entry, None, is_rounded=False, fact=fact))
             continue
-        found.append(_compared(body, entry, held))
+        judged = judge(held, entry, body.samples[entry.name])
+        found.append(LiveTensor(entry, held, judged.is_rounded, judged.fact))
     return found
 
 
@@ -94,19 +91,13 @@ def _not_readable(entry: Entry, held: Tensor | None, parameter: Tensor | None) -
 
 
 def unexpected_parameters(model: nn.Module, body: LayersBody) -> list[str]:
-    """Return the protected layers' parameters that the base does not have, sorted.
+    """Return the parameters and buffers in the range that the base does not have, sorted.
 
-    What this package attached itself is not among them.
+    No family has buffers there. What this package attached itself is not among them.
     """
-    sites = sites_for(body.family)
-    known = {sites.place_of(entry.name).name for entry in body.protected}
-    return sorted(
-        name
-        for name, _ in model.named_parameters()
-        if body.protects(name)
-        and name not in known
-        and not attached_shifts(model, name.removesuffix(".bias"))
-    )
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    stray = strays(parameters, buffers, body)
+    return [name for name in stray if not attached_shifts(model, name.removesuffix(".bias"))]
 
 
 def carried(model: nn.Module, body: LayersBody, layers: set[int]) -> list[str]:
@@ -118,27 +109,3 @@ def carried(model: nn.Module, body: LayersBody, layers: set[int]) -> list[str]:
         if sites.layer_of(f"{name}.") in layers
         for owner in attached_shifts(model, name)
     })  # fmt: skip
-
-
-def _compared(body: LayersBody, entry: Entry, held: Tensor) -> LiveTensor:
-    import torch
-
-    own, wanted = held.detach().cpu(), torch_dtype(entry.dtype)
-    got = digest_as(own, wanted)
-    if got == entry.digest:
-        return LiveTensor(entry, held, is_same=True, is_rounded=False, fact="")
-    if not is_float(entry.dtype) or torch.promote_types(own.dtype, wanted) == own.dtype:
-        lost = f"values that {entry.dtype} does not have"
-        fact = f"expected {entry.digest} as in the base, got {got or lost}"
-        return LiveTensor(entry, held, is_same=False, is_rounded=False, fact=fact)
-    expected = decode(body.samples[entry.name], entry.dtype).to(own.dtype)
-    where = torch.from_numpy(positions(entry.name, entry.shape))
-    different = int((~same_values(expected, own.reshape(-1)[where])).sum())
-    fact = ""
-    if different:
-        dtype = str(own.dtype).removeprefix("torch.")
-        fact = (
-            f"expected the base's values rounded to {dtype}, {different} of {len(expected)} "
-            "sampled ones differ"
-        )
-    return LiveTensor(entry, held, is_same=False, is_rounded=not different, fact=fact)

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.checkpoint.architecture import sites_for
-from registry.checkpoint.sketch import positions
+from registry.checkpoint.values import is_float
 from registry.errors import VerificationError
 from registry.live.bits import digest_as, digest_of
-from registry.live.compare import decode, held_part, same_values, torch_dtype
+from registry.live.compare import different_samples, held_part, torch_dtype
 from registry.live.wrapped import gathered
 from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
     from torch import Tensor
 
     from registry.checkpoint.record import Entry
@@ -42,9 +43,12 @@ class Bits:
     shape: tuple[int, ...]
     digest: Digest
 
-    def same_as(self, tensor: Tensor) -> bool:
-        """Return whether ``tensor`` holds these bits, in this dtype or exactly widened."""
-        return tuple(tensor.shape) == self.shape and digest_as(tensor, self.dtype) == self.digest
+    def fact(self, tensor: Tensor) -> str:
+        """Return what ``tensor`` is instead; empty where it holds these bits, or wider ones."""
+        if tuple(tensor.shape) != self.shape:
+            return f"expected shape {list(self.shape)}, got {list(tensor.shape)}"
+        got = digest_as(tensor, self.dtype)
+        return "" if got == self.digest else f"expected {self.digest}, got {_said(got, self.dtype)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +80,22 @@ def read_baseline(parameters: Mapping[str, Tensor], body: LayersBody) -> Baselin
     bits, findings, by_digest = {}, [], 0
     for name, parameter in parameters.items():
         whole = gathered(parameter.detach())
-        bits[name] = Bits(whole.dtype, tuple(whole.shape), digest_of(whole))
+        bits[name] = bits_of(whole)
         for entry in entries[name]:
             part = held_part({name: whole}, sites, entry)
             if part is None or tuple(part.shape) != tuple(entry.shape):
                 got = "nothing of this shape" if part is None else f"shape {list(part.shape)}"
                 findings.append(f"{entry.name}: expected shape {list(entry.shape)}, got {got}")
-            elif digest_as(part, torch_dtype(entry.dtype)) == entry.digest:
-                by_digest += 1
-            elif _holds_all_of(part, entry) or not _same_samples(part, entry, body):
-                findings.append(f"{entry.name}: expected {entry.digest}, it holds other values")
+                continue
+            found = judge(part, entry, body.samples[entry.name])
+            by_digest += found.is_same
+            if found.fact:
+                findings.append(f"{entry.name}: {found.fact}")
     if findings:
         raise VerificationError(
             f"expected layers {body.first} to {body.last} as in the base, {len(findings)} of "
             f"{len(body.protected)} protected tensors have drifted; frozen now, they would stay "
-            f"so:{listed(sorted(findings))}",
+            f"so:{listed(sorted(findings), 5)}",
             hint="Put the base's layers back first: registry.protect(model, artifact, base=DIR)",
         )
     return Baseline(bits, by_digest, len(body.protected) - by_digest)
@@ -99,22 +104,70 @@ def read_baseline(parameters: Mapping[str, Tensor], body: LayersBody) -> Baselin
 def changed_bits(parameters: Mapping[str, Tensor], baseline: Baseline) -> list[str]:
     """Return a line for each protected parameter that does not hold what it held, sorted."""
     return [
-        f"{name}: expected {known.digest}, it holds other bits"
+        f"{name}: {fact}"
         for name, known in sorted(baseline.bits.items())
-        if not known.same_as(gathered(parameters[name].detach()))
+        if (fact := known.fact(gathered(parameters[name].detach())))
     ]
 
 
-def _holds_all_of(part: Tensor, entry: Entry) -> bool:
-    """Whether the dtype of ``part`` holds every value of the base's, so that no cast differs."""
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether a tensor is the base's.
+
+    Attributes:
+        is_same: Whether it is, bit for bit, when cast to the base's dtype.
+        is_rounded: Whether its dtype cannot hold the base's values, and every sampled one is the
+            base's, rounded.
+        fact: What it is instead, for people; empty when it is one of the two.
+    """
+
+    is_same: bool
+    is_rounded: bool
+    fact: str
+
+
+def judge(part: Tensor, entry: Entry, samples: bytes) -> Judgement:
+    """Return whether ``part`` is the tensor of the base that ``entry`` states.
+
+    Args:
+        part: A tensor of the entry's shape.
+        entry: The base's entry.
+        samples: Its sampled raw bits; asked where ``part`` is in a narrower float dtype.
+    """
+    part, wanted = part.detach().cpu(), torch_dtype(entry.dtype)
+    got = digest_as(part, wanted)
+    if got == entry.digest:
+        return Judgement(is_same=True, is_rounded=False, fact="")
+    if not _is_narrower(part.dtype, entry):
+        fact = f"expected {entry.digest} as in the base, got {_said(got, wanted)}"
+        return Judgement(is_same=False, is_rounded=False, fact=fact)
+    different, count = different_samples(part, entry, samples)
+    fact = ""
+    if different:
+        fact = (
+            f"expected the base's values rounded to {spelled(part.dtype)}, {different} of {count} "
+            "sampled ones differ"
+        )
+    return Judgement(is_same=False, is_rounded=not different, fact=fact)
+
+
+def bits_of(tensor: Tensor) -> Bits:
+    """Return what ``tensor`` holds."""
+    return Bits(tensor.dtype, tuple(tensor.shape), digest_of(tensor))
+
+
+def spelled(dtype: torch.dtype) -> str:
+    """Return the name of ``dtype`` for people."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _said(got: Digest | None, dtype: torch.dtype) -> str:
+    return got or f"values that {spelled(dtype)} does not have"
+
+
+def _is_narrower(dtype: torch.dtype, entry: Entry) -> bool:
+    """Whether a cast of the base's values to ``dtype`` rounds them; never of 8-bit floats."""
     import torch
 
-    return torch.promote_types(part.dtype, torch_dtype(entry.dtype)) == part.dtype
-
-
-def _same_samples(part: Tensor, entry: Entry, body: LayersBody) -> bool:
-    import torch
-
-    expected = decode(body.samples[entry.name], entry.dtype).to(part.dtype)
-    where = torch.from_numpy(positions(entry.name, entry.shape)).to(part.device)
-    return bool(same_values(expected, part.reshape(-1)[where].cpu()).all())
+    floats = dtype.is_floating_point and dtype.itemsize > 1 and is_float(entry.dtype)
+    return floats and torch.promote_types(dtype, torch_dtype(entry.dtype)) != dtype

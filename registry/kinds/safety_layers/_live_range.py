@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from registry.checkpoint.architecture import sites_for
 from registry.errors import GuardError
-from registry.kinds.safety_layers._protected import live_names
+from registry.kinds.safety_layers._protected import live_names, strays
 from registry.kinds.safety_layers._training_configs import lora_hint
 from registry.live.wrapped import look_under
 from registry.wording import listed
@@ -36,7 +36,7 @@ def range_of(model: nn.Module, body: LayersBody) -> tuple[Wrapped, dict[str, nn.
     wrapped = look_under(model)
     _require_no_prefixes(wrapped, body)
     expected = live_names(body.protected, sites_for(body.family))
-    _require_own_weights_only(wrapped, body, expected)
+    _require_own_weights_only(wrapped, body)
     missing = [name for name in expected if name not in wrapped.own]
     if missing:
         raise GuardError(
@@ -60,9 +60,7 @@ def _require_no_prefixes(wrapped: Wrapped, body: LayersBody) -> None:
             )
 
 
-def _require_own_weights_only(
-    wrapped: Wrapped, body: LayersBody, expected: tuple[str, ...]
-) -> None:
+def _require_own_weights_only(wrapped: Wrapped, body: LayersBody) -> None:
     inside = sorted(name for name in wrapped.brought if body.protects(name))
     if inside:
         raise GuardError(
@@ -71,12 +69,11 @@ def _require_own_weights_only(
             f"there:{listed(inside, _SHOWN)}",
             hint=lora_hint(body),
         )
-    known = set(expected)
-    stray = sorted(name for name in wrapped.own if name not in known and body.protects(name))
+    stray = strays(wrapped.own, dict(wrapped.model.named_buffers()), body)
     if stray:
         raise GuardError(
-            f"expected only the base's {len(expected)} parameters inside layers {body.first} to "
-            f"{body.last}, got others:{listed(stray, _SHOWN)}",
+            f"expected only the base's parameters inside layers {body.first} to {body.last}, got "
+            f"{len(stray)} more:{listed(stray, _SHOWN)}",
             hint="Take off what was added first (an artifact: registry.unprotect(model)), or load "
             "the model as its own class.",
         )

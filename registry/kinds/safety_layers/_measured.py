@@ -26,17 +26,21 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import LocalizationError
+from registry.kinds.safety_layers._evidence import effect
 from registry.kinds.safety_layers._points import (
     ALPHA,
     BASELINE,
     CONTROL,
     LOWER,
+    UPPER,
     Point,
     direction,
+    level_of,
 )
+from registry.kinds.safety_layers._search import chosen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -48,8 +52,6 @@ def measured_findings(document: Mapping[str, Any], refused: np.ndarray) -> list[
         document: The body; its schema was checked.
         refused: Flags, uint8 [points, prompts].
     """
-    from registry.kinds.safety_layers._search import chosen
-
     measured, layers = document["measurement"], document["layers"]
     findings = [
         f"{where}: expected {layers} values, one per layer, got {len(values)}"
@@ -72,11 +74,15 @@ def measured_findings(document: Mapping[str, Any], refused: np.ndarray) -> list[
     if findings:
         return findings
     stated = (document["first"], document["last"])
+    findings = _resampled_findings(measured)
     found = chosen(measured["points"])
     if found != stated:
         shown = "none" if found is None else list(found)
         return [f"range: expected {shown} by the rule and the sweep, got {list(stated)}"]
-    return _effect_findings(measured, refused, stated, layers)
+    return findings + (
+        _effect_findings(measured, refused, stated, layers)
+        or _omitted_findings(measured["points"], stated, layers)
+    )
 
 
 def _sweep_findings(document: Mapping[str, Any]) -> list[str]:
@@ -97,8 +103,8 @@ def _sweep_findings(document: Mapping[str, Any]) -> list[str]:
         wanted = {BASELINE: 1, ALPHA: factor}.get(step, alpha)
         if factor != wanted:
             findings.append(f"{where}: expected alpha {wanted:g}")
-        is_other = first is not None and last - first == width and first != document["first"]
-        if step == CONTROL and not is_other:
+        is_as_wide = None not in {first, last} and last - first == width
+        if step == CONTROL and (not is_as_wide or first == document["first"]):
             findings.append(f"{where}: expected another range of {width + 1} layers")
     return findings
 
@@ -107,8 +113,6 @@ def _effect_findings(
     measured: Mapping[str, Any], refused: np.ndarray, found: tuple[int, int], layers: int
 ) -> list[str]:
     """Return where the stated effect is not the one of the flags, or is none."""
-    from registry.kinds.safety_layers._evidence import effect
-
     points, alpha = measured["points"], measured["scaling"]["alpha"]
     of = {step: [i for i, p in enumerate(points) if p["step"] == step] for step in
           (BASELINE, LOWER, CONTROL)}  # fmt: skip
@@ -124,8 +128,9 @@ def _effect_findings(
         )
         for i in (*of[BASELINE], *own, *by_count[:1])
     ]
+    swept = [(p["first"], p["last"]) for p in points if p["step"] in {UPPER, LOWER}]
     try:
-        got = effect(decisive, found, alpha, layers)
+        got = effect(decisive, found, alpha, layers, level=level_of(swept))
     except LocalizationError as error:
         return [f"effect: {error.message}"]
     stated = measured["effect"]
@@ -138,6 +143,44 @@ def _effect_findings(
             else value == stated[name]
         )
     ]
+
+
+def _omitted_findings(
+    points: Sequence[Mapping[str, Any]], found: tuple[int, int], layers: int
+) -> list[str]:
+    """Return what the search asks for and the points do not have: what was left out may decide."""
+    from registry.kinds.safety_layers._search import control_ranges
+
+    asked = {
+        step: {(p["first"], p["last"]) for p in points if p["step"] == step}
+        for step in (UPPER, LOWER, CONTROL)
+    }
+    (held, _), (first, last) = min(asked[UPPER]), found
+    beside = {
+        UPPER: [(held, bound) for bound in (last - 1, last + 1) if held <= bound < layers],
+        LOWER: [(bound, last) for bound in (first - 1, first + 1) if 0 <= bound <= last],
+        CONTROL: control_ranges(first, last, layers),
+    }
+    return [
+        f"points: expected {step} [{first}, {last}], which decides about the range, found none"
+        for step, ranges in beside.items()
+        for first, last in ranges
+        if (first, last) not in asked[step]
+    ]
+
+
+def _resampled_findings(measured: Mapping[str, Any]) -> list[str]:
+    """Return where the stated firmness of the bounds cannot have come out of the sweep."""
+    findings = []
+    for name, step in (("first", LOWER), ("last", UPPER)):
+        rows = measured["resampled"][name]
+        values, total = [row["value"] for row in rows], math.fsum(row["share"] for row in rows)
+        swept = {point[name] for point in measured["points"] if point["step"] == step}
+        if len(set(values)) < len(values) or not swept.issuperset(values):
+            findings.append(f"resampled.{name}: expected bounds of the sweep, each once")
+        if not math.isclose(total, 1, abs_tol=1e-6):
+            findings.append(f"resampled.{name}: expected shares that sum to 1, got {total:g}")
+    return findings
 
 
 def _per_layer(measured: Mapping[str, Any]) -> list[tuple[str, list[float]]]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from registry.measure.statistics import mcnemar_exact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     Flags = tuple[bool, ...]
 
 LEVEL = 0.05
-"""Largest p of a change that counts."""
+"""Largest p of a change that counts, where one change is asked about."""
 ALPHA, UPPER, LOWER, CONTROL, BASELINE = "alpha", "upper", "lower", "control", "baseline"
 NOT_FOUND = (
     "Nothing was written. Give more over-rejection prompts with --data FILE, or another --alpha; a "
@@ -63,6 +63,21 @@ def change(after: Flags, before: Flags, alpha: float) -> tuple[int, float]:
     gained = sum(new and not old for new, old in zip(after, before, strict=True))
     lost = sum(old and not new for new, old in zip(after, before, strict=True))
     return direction(alpha) * (gained - lost), mcnemar_exact(gained, lost)
+
+
+def level_of(ranges: Iterable[tuple[int | None, int | None]]) -> float:
+    """Return the largest p that counts for the best of these ranges: ``LEVEL`` over their number.
+
+    Source: Bonferroni. The range that is found is the best of all that the bounds were moved
+    over, and the best of many differs from a control by chance more often than one does.
+    """
+    return LEVEL / max(1, len(set(ranges)))
+
+
+def shares_layers(point: Point, found: tuple[int, int]) -> bool:
+    """Return whether the range of ``point`` and ``found`` have a layer in common."""
+    first, last = point.first, point.last
+    return None not in {first, last} and first <= found[1] and found[0] <= last  # type: ignore[operator]
 
 
 def best_bound(step: str, refused: Mapping[tuple[int, int], int], alpha: float) -> int:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from registry.checkpoint.architecture import sites_for
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from registry.checkpoint.architecture import Sites
     from registry.checkpoint.record import BaseRecord, Entry
+    from registry.kinds.safety_layers.body import LayersBody
 
 
 def is_protected(name: str, sites: Sites, *, first: int, last: int, norms: str) -> bool:
@@ -48,6 +51,17 @@ def protected_entries(
 def live_names(entries: Iterable[Entry], sites: Sites) -> tuple[str, ...]:
     """Return the parameters of a live model that hold ``entries``, sorted, each once."""
     return tuple(sorted({sites.place_of(entry.name).name for entry in entries}))
+
+
+def strays(parameters: Iterable[str], buffers: Iterable[str], body: LayersBody) -> list[str]:
+    """Return what stands in the layers of the range beside the base's own, sorted.
+
+    Also where the norms are trained: what is added right below a layer acts on what is protected.
+    Buffers that every loader computes anew are left out: they are no weights.
+    """
+    sites = sites_for(body.family)
+    held = [*parameters, *(name for name in buffers if not name.endswith(sites.recomputed))]
+    return sites.strays(held, body.own, body.range)
 
 
 def _parts(sites: Sites) -> set[str]:

@@ -23,6 +23,7 @@ from registry.kinds.safety_layers._points import (
     Point,
     best_bound,
     change,
+    level_of,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ RULE = (
     f"must be significant (paired exact McNemar, p < {LEVEL:g}), one that leaves {FLOOR:.0%} to "
     f"{CEILING:.0%} of the prompts refused goes before one that does not, and of equals the "
     "nearest to 1 is taken. Bounds: most refusals for alpha > 1, fewest below; ties to the "
-    "narrowest range"
+    "narrowest range. The range counts where it changes refusals more than the model as it is "
+    f"and than every control: paired exact McNemar, p < {LEVEL:g} over the ranges that the "
+    "bounds were moved over, and undivided against a control that shares layers with the range"
 )
 GIVEN = "alpha: as given. Bounds:" + RULE.partition("Bounds:")[2]
 
@@ -122,6 +125,7 @@ def search(
 
     last = sweep(UPPER, initial[1], initial[0], layers - 1, initial[0])
     first = sweep(LOWER, initial[0], 0, last, last)
+    swept = [(point.first, point.last) for point in points if point.step in {UPPER, LOWER}]
     for start, end in control_ranges(first, last, layers):
         points.append(Point(CONTROL, start, end, factor, count(start, end, factor)))
     return Found(
@@ -130,7 +134,7 @@ def search(
         factor,
         RULE if alpha is None else GIVEN,
         tuple(points),
-        effect(points, (first, last), factor, layers),
+        effect(points, (first, last), factor, layers, level=level_of(swept)),
         resampled(points, factor, seed),
     )
 

@@ -66,7 +66,9 @@ def read_stored(
     beside = {
         name
         for name in checkpoint.tensors
-        if body.protects(name) and name not in used and not name.endswith(sites.recomputed)
+        if name not in used
+        and not name.endswith(sites.recomputed)
+        and any(map(body.protects, loaded_as(name, sites)))
     }
     # More experts than the base has, in one tensor with them.
     beside |= {name for name, size in filled.items() if size != checkpoint.tensors[name].nbytes}
@@ -112,6 +114,15 @@ def _is_rounded(pair: TensorPair) -> bool:
     if not all(map(is_float, dtypes)) or holds(*dtypes):
         return False
     return np.array_equal(pair.cast, pair.theirs, equal_nan=True)
+
+
+def loaded_as(name: str, sites: Sites) -> tuple[str, ...]:
+    """Return the names that a loader may take ``name`` for.
+
+    transformers adds the prefix of the model without its head to a name, or takes it off.
+    """
+    prefix = f"{sites.layer.split('.')[0]}."
+    return name, prefix + name, name.removeprefix(prefix)
 
 
 def _read(

@@ -56,7 +56,11 @@ def lora_hint(body: LayersBody) -> str:
     """Return the repair where an adapter acts inside the range."""
     if not body.outside:
         return "The range is the whole model: no layer is left for an adapter."
-    return f"Adapt the other layers alone: LoraConfig(..., {_complement(body)})"
+    modules = json.dumps(list(adapted_modules(body)))
+    return (
+        "Adapt the other layers alone, with the modules named one by one: "
+        f"LoraConfig(..., target_modules={modules}, {_complement(body)})"
+    )
 
 
 def adapted_modules(body: LayersBody) -> tuple[str, ...]:

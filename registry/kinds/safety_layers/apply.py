@@ -2,7 +2,9 @@
 
 - Every tensor that must be written is read from the base, its digest checked, and decoded before
   the first is written. Parameters stay the objects they are, on their device and in their dtype.
-- The values that were there are kept on the CPU, so that undo gives them back bit for bit.
+- A narrower dtype than the base's is compared with the base whole where it is at hand.
+- The values that were there are kept on the CPU, so that undo gives them back bit for bit; an
+  interruption puts them back.
 - What was computed from a weight goes on after it and comes off before it: a lock folded through
   the output projection of a layer holds for the weights it was folded through.
 """
@@ -10,13 +12,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry.checkpoint.architecture import sites_for
 from registry.errors import (
     AlreadyAppliedError,
     ApplyError,
     CheckpointNotFoundError,
+    HubError,
     UsageError,
 )
 from registry.kinds.safety_layers._live import (
@@ -25,18 +28,20 @@ from registry.kinds.safety_layers._live import (
     require_same_family,
     unexpected_parameters,
 )
-from registry.live.bits import digest_as
+from registry.kinds.safety_layers._live_bits import bits_of
 from registry.live.compare import decode
 from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import torch
     from torch import Tensor, nn
 
-    from registry.digest import Digest
+    from registry.checkpoint.record import Entry
     from registry.kinds.contract import BaseTensors
     from registry.kinds.safety_layers._live import LiveTensor
+    from registry.kinds.safety_layers._live_bits import Bits
     from registry.kinds.safety_layers.body import LayersBody
 
 _LEDGER = "_safelatch_layers"
@@ -51,14 +56,17 @@ class LayersApplication:
         owner: Identity under which they went on (the artifact's digest or label).
         body: The safety layers.
         originals: The tensors that were written, by the base's name, with what was there before.
-        rounded: Digest of the live bits of each tensor that samples alone vouch for.
+        bits: What every tensor holds since then, by the base's name.
+        sampled: The tensors that samples alone vouch for: the model's dtype is narrower than the
+            base's, and the base was not at hand.
         alpha: A range has no strength.
     """
 
     owner: str
     body: LayersBody
     originals: Mapping[str, Tensor]
-    rounded: Mapping[str, Digest | None]
+    bits: Mapping[str, Bits]
+    sampled: frozenset[str]
     alpha: None = None
 
     @property
@@ -82,7 +90,7 @@ def apply(
     Args:
         model: A transformers model with plain weights, a fine-tune of the base.
         body: The safety layers.
-        base: The base's weights; not asked where nothing drifted.
+        base: The base's weights; asked for what drifted, and for what samples alone vouch for.
         owner: Identity under which they go on; applying one owner twice is refused.
         alpha: Must be ``None``: a range has no strength.
         allow_unsafe: Not asked.
@@ -109,19 +117,26 @@ def apply(
     require_same_family(model, body)
     found = read_live(model, body)
     _require_whole(model, body, found)
-    drifted = [item for item in found if item.fact]
-    originals: dict[str, Tensor] = {}
+    between, sampled = _between_samples(base, found)
+    drifted = [item for item in found if item.fact] + between
+    values: dict[str, Tensor] = {}
     if drifted:
         _require_free(model, body, drifted)
-        originals = _exchange(drifted, _values(base, body, drifted))
-    now = read_live(model, body) if drifted else found
-    rounded = {
-        item.entry.name: digest_as(item.held, item.held.dtype)
-        for item in now
-        if item.held is not None and item.is_rounded
+        values = _values(base, body, drifted)
+    bits = {
+        item.entry.name: bits_of(values.get(item.entry.name, item.held))
+        for item in found
+        if item.held is not None
     }
-    application = LayersApplication(owner, body, originals, rounded)
-    model.__dict__.setdefault(_LEDGER, {})[owner] = application
+    originals = _copies(drifted)
+    application = LayersApplication(owner, body, originals, bits, sampled)
+    try:
+        _write(drifted, values)
+        model.__dict__.setdefault(_LEDGER, {})[owner] = application
+    except BaseException:
+        _write(drifted, originals)
+        _ledger(model).pop(owner, None)
+        raise
     return application
 
 
@@ -139,7 +154,12 @@ def undo(model: nn.Module, application: LayersApplication) -> None:
     body, before = application.body, application.originals
     held = [item for item in read_live(model, body) if item.entry.name in before]
     _require_there(held, "to give back what was there before")
-    _exchange(held, before)
+    there = _copies(held)
+    try:
+        _write(held, before)
+    except BaseException:
+        _write(held, there)
+        raise
     del ledger[application.owner]
 
 
@@ -227,32 +247,52 @@ def _values(
             hint="Say where it is: registry.protect(model, ARTIFACT, base=DIR), or register it: "
             "safelatch base add MODEL",
         )
-    values = {}
-    for item in drifted:
-        if item.held is not None:
-            raw = base.read(item.entry.name)
-            value = decode(raw, item.entry.dtype).reshape(item.entry.shape)
-            values[item.entry.name] = value.to(item.held.dtype)
-    return values
+    return {
+        item.entry.name: _value(base, item.entry, item.held.dtype)
+        for item in drifted
+        if item.held is not None
+    }
 
 
-def _exchange(items: Sequence[LiveTensor], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Write each value where its tensor is held; return what was there, on the CPU.
+def _value(base: BaseTensors, entry: Entry, dtype: torch.dtype) -> Tensor:
+    """Return the base's tensor, cast as a loader casts it."""
+    return decode(base.read(entry.name), entry.dtype).reshape(entry.shape).to(dtype)
 
-    An interruption leaves all of them as they were.
+
+def _between_samples(
+    base: BaseTensors | None, found: Sequence[LiveTensor]
+) -> tuple[list[LiveTensor], frozenset[str]]:
+    """Return what drifted where no sample is; and what samples vouch for, without a base to ask.
+
+    Which values are sampled is known to everybody: an edit can spare them.
     """
+    drifted, rounded = [], [item for item in found if item.is_rounded]
+    for item in rounded:
+        if base is None or item.held is None:
+            break
+        try:
+            value = _value(base, item.entry, item.held.dtype)
+        except (CheckpointNotFoundError, HubError):
+            break
+        if bits_of(value) != bits_of(item.held):
+            drifted.append(item)
+    else:
+        return drifted, frozenset()
+    return [], frozenset(item.entry.name for item in rounded)
+
+
+def _copies(items: Sequence[LiveTensor]) -> dict[str, Tensor]:
+    """Return what is there, on the CPU."""
+    return {
+        item.entry.name: item.held.to("cpu", copy=True) for item in items if item.held is not None
+    }
+
+
+def _write(items: Sequence[LiveTensor], values: Mapping[str, Tensor]) -> None:
+    """Write each value where its tensor is held."""
     import torch
 
-    there: list[tuple[str, Tensor]] = [
-        (item.entry.name, item.held) for item in items if item.held is not None
-    ]
-    before: dict[str, Any] = {name: held.to("cpu", copy=True) for name, held in there}
     with torch.no_grad():
-        try:
-            for name, held in there:
-                held.copy_(values[name])
-        except BaseException:
-            for name, held in there:
-                held.copy_(before[name])
-            raise
-    return before
+        for item in items:
+            if item.held is not None:
+                item.held.copy_(values[item.entry.name])

@@ -5,7 +5,8 @@ Rules, all checked together and all reported:
   depth;
 - a measured range follows from its own sweep by the stated rule, and every count is the sum of
   the flags in the bundle; curves have a value per layer;
-- a published range says where it was published, and claims no measurement.
+- a published range says where it was published, and claims no measurement;
+- the base record, whose tensors are protected, is of the base that the manifest names.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class LayersBody:
         refused: One row per point of the sweep, one flag per prompt, uint8 [points, prompts];
             ``None`` for a published range.
         protected: The base's tensors that are protected; empty until read from a bundle.
+        own: Names of all tensors that the base has in the range; empty until read from a bundle.
         samples: Their sampled raw bits, by name; empty until read from a bundle.
     """
 
@@ -67,10 +69,11 @@ class LayersBody:
     norms: str = FROZEN
     origin: str = MEASURED
     source: Mapping[str, Any] | None = None
-    measurement: Mapping[str, Any] | None = None
-    refused: np.ndarray | None = None
-    protected: tuple[Entry, ...] = ()
-    samples: Mapping[str, bytes] = field(default_factory=dict)
+    measurement: Mapping[str, Any] | None = field(default=None, repr=False)
+    refused: np.ndarray | None = field(default=None, repr=False)
+    protected: tuple[Entry, ...] = field(default=(), repr=False)
+    own: tuple[str, ...] = field(default=(), repr=False)
+    samples: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def range(self) -> range:
@@ -121,15 +124,25 @@ class LayersBody:
     def describe(self) -> dict[str, Any]:
         """Return what people ask about this range, for ``show`` and the audit."""
         known = "published, not re-measured" if self.origin == PUBLISHED else "measured"
-        scaling = None if self.measurement is None else self.measurement["scaling"]
         return {
             "origin": known,
             "range": f"{self.first}..{self.last} of 0..{self.layers - 1}, both included",
             "also_written": spellings(self.first, self.last),
             "norms": self.norms,
             **({} if self.source is None else {"source": self.source["where"]}),
-            **({} if scaling is None else {"mode": scaling["mode"], "alpha": scaling["alpha"]}),
+            **({} if self.measurement is None else _seen(self.measurement)),
         }
+
+
+def _seen(measurement: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the search saw, in short."""
+    effect, scaling = measurement["effect"], measurement["scaling"]
+    return {
+        "mode": scaling["mode"],
+        "alpha": scaling["alpha"],
+        "refused": f"{effect['range']} of {measurement['n']} scary prompts with the range scaled, "
+        f"{effect['baseline']} as it is, {effect['control']['refused']} with the strongest control",
+    }
 
 
 def parse(bundle: Bundle) -> LayersBody:
@@ -153,6 +166,13 @@ def parse(bundle: Bundle) -> LayersBody:
             f"safety-layers body breaks {len(findings)} rule(s).", findings, hint=REMAKE
         )
     record = BaseRecord.from_tensors(bundle.base_tensors())
+    findings = _base_findings(bundle.manifest, record)
+    if findings:
+        raise SchemaViolationError(
+            "safety-layers bundle: expected the base record of the base that it names.",
+            findings,
+            hint=REMAKE,
+        )
     sites = sites_for(record.geometry.family)
     wanted = {"first": document["first"], "last": document["last"]}
     protected = protected_entries(record, sites, norms=document["norms"], **wanted)
@@ -167,6 +187,11 @@ def parse(bundle: Bundle) -> LayersBody:
         measurement=document["measurement"],
         refused=tensors.get("refused"),
         protected=protected,
+        own=tuple(
+            entry.name
+            for entry in record.entries
+            if is_protected(entry.name, sites, norms=FROZEN, **wanted)
+        ),
         samples={entry.name: record.samples[entry.name] for entry in protected},
     )
 
@@ -174,6 +199,21 @@ def parse(bundle: Bundle) -> LayersBody:
 def present(body: LayersBody, manifest: Manifest) -> Presentation:
     """Return what people are shown of ``body`` and of the receipts in its manifest."""
     return presentation(body, manifest)
+
+
+def _base_findings(manifest: Manifest, record: BaseRecord) -> list[str]:
+    """Return where the record is of another model: its names would protect nothing in this one."""
+    stated, held = dict(manifest.geometry), record.geometry.to_dict()
+    findings = [
+        f"base record: expected {name} {stated.get(name)}, got {value}"
+        for name, value in held.items()
+        if stated.get(name) != value
+    ]
+    if record.weights != manifest.base.weights:
+        findings.append(
+            f"base record: expected weights {manifest.base.weights}, got {record.weights}"
+        )
+    return findings
 
 
 def _range_findings(document: Mapping[str, Any], layers: int) -> list[str]:

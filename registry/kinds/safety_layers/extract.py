@@ -7,6 +7,7 @@ more than its equals elsewhere is not written down.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PUBLISHED", "Extraction", "extract"]
 
+MOST_PROMPTS = 10_000
+"""Most over-rejection prompts: the exact test takes the square of their number."""
 _BATCH = 32  # conversations decoded together: the same for every point, so they compare
 
 
@@ -85,9 +88,10 @@ def extract(
     """
     alpha, limit = float(options["alpha"]), int(options["limit"])
     attention_output = bool(options["attention_output"])
-    if alpha == 1:
+    if alpha == 1 or not math.isfinite(alpha):
         raise UsageError(
-            "expected an alpha other than 1, which scales nothing, or 0 for the rule's; got 1."
+            "expected an alpha other than 1, which scales nothing, or 0 for the rule's; "
+            f"got {alpha:g}."
         )
     sets = {
         "harmful": load_prompts("harmful").split("make"),
@@ -96,9 +100,17 @@ def extract(
     }
     if limit:
         sets = {name: rows.first(limit) for name, rows in sets.items()}
+    if len(sets["scary"]) > MOST_PROMPTS:
+        raise UsageError(
+            f"expected at most {MOST_PROMPTS:,} prompts in {data.name}, got {len(data):,}.",
+            hint=f"Use the first of them: --limit {MOST_PROMPTS}",
+        )
     layers = live_layers(model)
     scaling = plan_scaling(model, attention_output=attention_output)
-    seen = _kept(notes, "curves", lambda: _measured_curves(model, tokenizer, sets, seed, progress))
+    seen = _kept(
+        notes, "curves", lambda: _measured_curves(model, tokenizer, sets, seed, progress),
+        lambda held: _are_curves(held, len(layers)),
+    )  # fmt: skip
     start = _curves.initial_range(seen["gap"], seen["controls"]["scary"])
     initial = start or _curves.middle_third(len(layers))
     asking = _Asking(
@@ -191,16 +203,50 @@ class _Asking:
                 )  # fmt: skip
             return "".join(str(int(is_refusal(answer))) for answer in given)
 
-        return tuple(flag == "1" for flag in _kept(self.notes, key, asked))
+        def is_one_each(held: Any) -> bool:
+            return isinstance(held, str) and len(held) == len(self.prompts) and set(held) <= {*"01"}
+
+        return tuple(flag == "1" for flag in _kept(self.notes, key, asked, is_one_each))
 
 
-def _kept(notes: Notes, key: str, measure: Callable[[], Any]) -> Any:
-    """Return what is noted under ``key``; measured and noted now if nothing is."""
+def _kept(
+    notes: Notes, key: str, measure: Callable[[], Any], fits: Callable[[Any], bool]
+) -> Any:  # fmt: skip
+    """Return what is noted under ``key``; measured and noted now if nothing is.
+
+    Raises:
+        UsageError: what is noted is nothing that was measured here.
+    """
     found = notes.recall(key)
     if found is None:
         found = measure()
         notes.keep(key, found)
+    elif not fits(found):
+        raise UsageError(
+            f"expected notes that an interrupted search left, got something else under {key!r}.",
+            hint="Remove the file that ends in .unfinished beside --out, and begin anew.",
+        )
     return found
+
+
+def _are_curves(held: Any, layers: int) -> bool:
+    """Return whether notes have the form of ``_measured_curves``: numbers, one per layer."""
+
+    def form(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: form(item) for name, item in value.items()}
+        is_row = isinstance(value, list) and len(value) == layers
+        return is_row and all(type(item) in {int, float} for item in value)
+
+    pair, angles = {"mean": True, "std": True}, {"degrees": True, "low": True, "high": True}
+    return bool(
+        form(held)
+        == {
+            "curves": {"harmless": pair, "harmful": pair, "between": pair},
+            "gap": {**angles, "paper": True},
+            "controls": {"form": angles, "scary": angles},
+        }
+    )
 
 
 def _measured_curves(

@@ -12,22 +12,23 @@ Source: Safety Layers, section on SPPFT: everything but the range is fine-tuned.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from registry.digest import digest_json
 from registry.errors import GuardError, UsageError, VerificationError
+from registry.kinds.safety_layers._guard_report import GuardEvidence, GuardReport
 from registry.kinds.safety_layers._live_bits import changed_bits, read_baseline
 from registry.kinds.safety_layers._live_range import range_of
+from registry.kinds.safety_layers._repair import how_to_put_back
 from registry.kinds.safety_layers._training_configs import ENGINES, training_config
-from registry.live.wrapped import look_under
+from registry.live.wrapped import PROVE_LATER, innermost, look_under
 from registry.wording import listed
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
-    from registry.digest import Digest
     from registry.kinds.safety_layers.body import LayersBody
 
 __all__ = [
@@ -41,113 +42,56 @@ _LATER = (
 _GUARDS: WeakSet[LayersGuard] = WeakSet()
 
 
-@dataclass(frozen=True, slots=True)
-class GuardEvidence:
-    """What ``verify`` read back: every protected parameter, bit for bit what it was.
-
-    Attributes:
-        parameters: How many parameters of the live model.
-        weights: How many values they hold.
-        base_tensors_by_digest: Tensors of the base that were found whole when the guard began.
-        base_tensors_by_samples: Tensors whose sampled values alone could be compared then, as the
-            model is in a narrower dtype than its base.
-        steps: Steps of attached optimizers since then.
-        digest: Over names and digests of all of them.
-    """
-
-    parameters: int
-    weights: int
-    base_tensors_by_digest: int
-    base_tensors_by_samples: int
-    steps: int
-    digest: Digest
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class GuardReport:
-    """What is kept, what is trained, and what that saves; of a sharded model, over all ranks.
-
-    Attributes:
-        first: First layer of the range.
-        last: Last layer of the range, included.
-        norms: ``frozen``, or ``trainable``: the range's own norms are trained.
-        parameters: Protected parameters of the live model.
-        protected: Values they hold.
-        trainable: Values that are trained now, adapters included.
-        weights: Values of the model, adapters included.
-        gradient_bytes: Gradients that are not needed for what the guard froze. Arithmetic, not
-            measured: one value of the parameter's dtype for each.
-        moment_bytes: The same for AdamW's two moments.
-        optimizers: Optimizers that are watched.
-        steps: Steps they took.
-    """
-
-    first: int
-    last: int
-    norms: str
-    parameters: int
-    protected: int
-    trainable: int
-    weights: int
-    gradient_bytes: int
-    moment_bytes: int
-    optimizers: int
-    steps: int
-
-    @property
-    def share_trainable(self) -> float:
-        """Share of the model's values that is trained."""
-        return self.trainable / self.weights
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {**asdict(self), "share_trainable": self.share_trainable}
-
-    def __str__(self) -> str:
-        norms = "" if self.norms == "frozen" else ", their own norms are trained"
-        return (
-            f"kept       layers {self.first} to {self.last}{norms}: {self.parameters} parameters, "
-            f"{self.protected:,} values\n"
-            f"trainable  {self.trainable:,} of {self.weights:,} values "
-            f"({100 * self.share_trainable:.1f} %)\n"
-            f"not needed {self.gradient_bytes:,} bytes of gradients, {self.moment_bytes:,} bytes "
-            "of AdamW's moments (arithmetic, not measured)\n"
-            f"watched    {self.optimizers} optimizer(s), {self.steps} step(s)"
-        )
-
-
 class LayersGuard:
-    """A range that is kept while a model is trained."""
+    """A range that is kept while a model is trained.
+
+    Attributes:
+        is_shared: Whether it was asked for again, and more than one caller has it.
+    """
 
     mode = None
     has_vectors = False
 
     def __init__(self, model: nn.Module, body: LayersBody) -> None:
         wrapped, found = range_of(model, body)
-        inner = wrapped.model
-        if any(other.is_on(inner) for other in _GUARDS):
-            raise GuardError(
-                "expected a model without a guard, this one is guarded already.",
-                hint="Use that guard, or give the model back first: g.release()",
-            )
         self._baseline = read_baseline(found, body)
         self._model, self._body = model, body
+        self._inner = ref(wrapped.model)
         self._was = {name: parameter.requires_grad for name, parameter in found.items()}
-        self._hooks: list[tuple[Any, Any]] = []
+        self._hooks: list[tuple[ref[Optimizer], Any]] = []
         self._steps = 0
         self._is_released = False
-        for parameter in found.values():
-            parameter.requires_grad_(False)
-            parameter.grad = None
+        self.is_shared = False
+        _freeze(found)
         _GUARDS.add(self)
+
+    def go_on(self, model: nn.Module, body: LayersBody) -> None:
+        """Guard on, as ``model`` wraps the guarded one now.
+
+        Raises:
+            GuardError: other weights than those of ``body`` are kept.
+            VerificationError: they are not what they were.
+        """
+        kept = self._body
+        if kept.protected != body.protected:
+            raise GuardError(
+                f"expected a model without a guard, or with one of {_named(body)}; it has one of "
+                f"{_named(kept)}.",
+                hint="Give the model back first: g.release(), where g is what registry.guard(model,"
+                " ARTIFACT) returns once more for the artifact that is guarded.",
+            )
+        before, self._model = self._model, model
+        try:
+            self.verify()
+        except BaseException:
+            self._model = before
+            raise
+        _freeze(range_of(model, kept)[1])
+        self.is_shared = True
 
     def is_on(self, model: nn.Module) -> bool:
         """Return whether ``model``, or what it wraps, is guarded by this guard now."""
-        return not self._is_released and (look_under(self._model).model is look_under(model).model)
+        return not self._is_released and self._inner() is innermost(model)
 
     def attach(self, optimizer: Any) -> None:
         """Watch ``optimizer``: a step that could change the range is refused before it happens.
@@ -155,7 +99,8 @@ class LayersGuard:
         A wrapper is followed to the optimizer inside; attaching one twice is no news.
 
         Raises:
-            GuardError: it holds protected parameters or momentum of them, or it cannot be watched.
+            GuardError: it holds protected parameters or momentum of them, or none of this model's,
+                or it cannot be watched.
             RuntimeError: the guard was released.
         """
         from torch.optim import Optimizer
@@ -165,14 +110,16 @@ class LayersGuard:
         inner = optimizer
         while isinstance(getattr(inner, "optimizer", None), Optimizer):
             inner = inner.optimizer
-        if not isinstance(inner, Optimizer):
+        if not isinstance(inner, Optimizer) or not hasattr(inner, "_optimizer_step_pre_hooks"):
             raise GuardError(
-                f"expected a torch optimizer, got {type(inner).__name__}: it steps without hooks.",
-                hint="Give the torch optimizer that it was built from: g.attach(optimizer)",
+                "expected a torch optimizer, whose steps can be watched, got "
+                f"{type(inner).__name__}: it steps without hooks.",
+                hint=f"Give the torch optimizer that steps, or shard with FSDP2. {PROVE_LATER}",
             )
+        self._require_own(inner)
         self._require_kept(inner)
-        if not any(watched is inner for watched, _ in self._hooks):
-            self._hooks.append((inner, inner.register_step_pre_hook(self._before_step)))
+        if not any(watched() is inner for watched, _ in self._hooks):
+            self._hooks.append((ref(inner), inner.register_step_pre_hook(self._before_step)))
 
     def verify(self) -> GuardEvidence:
         """Return evidence that every protected parameter is bit for bit what it was.
@@ -183,14 +130,14 @@ class LayersGuard:
             VerificationError: with every parameter that is not.
             GuardError: something else acts inside the range, or the weights cannot be read.
         """
-        _, found = range_of(self._model, self._body)
+        wrapped, found = range_of(self._model, self._body)
         findings = changed_bits(found, self._baseline)
         if findings:
             raise VerificationError(
                 f"expected layers {self._body.first} to {self._body.last} bit for bit as when the "
                 f"guard began, {len(findings)} of {len(found)} protected parameters changed:"
                 f"{listed(findings, len(findings))}",
-                hint="Put the base's layers back: registry.protect(model, artifact, base=DIR)",
+                hint=how_to_put_back(wrapped),
             )
         bits = self._baseline.bits
         return GuardEvidence(
@@ -242,6 +189,16 @@ class LayersGuard:
         self._require_kept(optimizer)
         self._steps += 1
 
+    def _require_own(self, optimizer: Any) -> None:
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if held.isdisjoint(id(parameter) for parameter in self._model.parameters()):
+            raise GuardError(
+                f"expected an optimizer of the guarded model, none of its {len(held)} parameters "
+                "is that model's: it trains a copy of it, or another one.",
+                hint="Guard what is trained: g = registry.guard(model, artifact). Where ZeRO steps "
+                f"flat copies, shard with FSDP2. {PROVE_LATER}",
+            )
+
     def _require_kept(self, optimizer: Any) -> None:
         _, found = range_of(self._model, self._body)
         where = f"layers {self._body.first} to {self._body.last}"
@@ -272,8 +229,21 @@ class LayersGuard:
             )
 
 
+def _freeze(parameters: dict[str, nn.Parameter]) -> None:
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+
+
+def _named(body: LayersBody) -> str:
+    return f"layers {body.first} to {body.last}, norms {body.norms}"
+
+
 def guard(model: nn.Module, body: LayersBody, *, mode: str | None = None) -> LayersGuard:
     """Freeze what ``body`` protects in ``model`` and return the guard; before the optimizer.
+
+    A model has one guard: the second time, for another training or in a cell that is run again,
+    it is read back and returned.
 
     Args:
         model: A transformers model of the range's base, wrapped or not.
@@ -282,12 +252,18 @@ def guard(model: nn.Module, body: LayersBody, *, mode: str | None = None) -> Lay
 
     Raises:
         UsageError: a mode is given.
-        VerificationError: a protected tensor is not the base's.
-        GuardError: the model cannot be guarded like this, or is guarded already.
+        VerificationError: a protected tensor is not the base's, or not what it was when the model
+            was first guarded.
+        GuardError: the model cannot be guarded like this, or is guarded for other weights.
     """
     if mode is not None:
         raise UsageError(
             f"expected no mode for safety layers, which are frozen, got {mode!r:.80}.",
             hint="Leave mode out.",
         )
-    return LayersGuard(model, body)
+    inner = innermost(model)
+    held = next((one for one in _GUARDS if one.is_on(inner)), None)
+    if held is None:
+        return LayersGuard(model, body)
+    held.go_on(model, body)
+    return held

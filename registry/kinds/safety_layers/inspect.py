@@ -15,11 +15,11 @@ of its vectors. Samples estimate, digests are certain: an edit that no sample me
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry.checkpoint.lineage import Squares
-from registry.kinds.safety_layers._stored import read_effective, read_stored
+from registry.kinds.safety_layers._stored import loaded_as, read_effective, read_stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,8 @@ class LayersInspection:
         layers: One per layer of the range, ascending.
         norms: Whether the layers' own norms are protected too: ``frozen``, or ``trainable``.
         tensors: The protected tensors, when every layer is untouched.
-        loader_keeps: Every loader reads a model's own weights.
+        loader_keeps: Every loader reads a model's own weights; transformers puts an adapter that
+            lies beside them on top.
         explains: No config field differs because of them.
     """
 
@@ -111,7 +112,8 @@ class LayersInspection:
 
 def inspect(checkpoint: Checkpoint, body: LayersBody, sites: Sites) -> LayersInspection:
     """Return which layers of ``body`` are untouched in the bytes of ``checkpoint``."""
-    return _judged(body, sites, *read_stored(checkpoint, body, sites))
+    found = _judged(body, sites, *read_stored(checkpoint, body, sites))
+    return replace(found, loader_keeps=not (checkpoint.folder / "adapter_config.json").exists())
 
 
 def inspect_adapter(record: BaseRecord, body: LayersBody, sites: Sites) -> LayersInspection:
@@ -135,7 +137,7 @@ def _judged(
         _layer(
             layer,
             [reading for reading in readings if sites.layer_of(reading.base.name) == layer],
-            tuple(name for name in beside if sites.layer_of(name) == layer),
+            tuple(name for name in beside if layer in map(sites.layer_of, loaded_as(name, sites))),
         )
         for layer in body.range
     )

@@ -1,8 +1,8 @@
 """Read a live model back: are the protected layers the base's?
 
 Every protected tensor is read whole. Where its dtype holds the base's values it must be the base's
-bit for bit (level ``digest``); in a narrower one its sampled values must be the base's, rounded
-(level ``samples``), and its bits what they were at apply.
+bit for bit. In a narrower one its sampled values must be the base's, rounded, and its bits what
+they were at apply: there they were compared with the base, where it was at hand.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from registry.kinds.safety_layers._live import (
     require_same_family,
     unexpected_parameters,
 )
-from registry.live.bits import digest_as
+from registry.kinds.safety_layers._live_bits import spelled
 from registry.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
+    from torch import Tensor, nn
 
+    from registry.kinds.safety_layers._live_bits import Bits
     from registry.kinds.safety_layers.apply import LayersApplication
     from registry.kinds.safety_layers.body import LayersBody
 
@@ -37,8 +38,9 @@ class LayersEvidence:
 
     Attributes:
         tensors: How many protected tensors, all the base's.
-        level: ``digest``: every bit of each; ``samples``: of some the sampled values alone, as the
-            model's dtype is narrower than the base's.
+        level: ``digest``: every bit of each is the base's, cast to the model's dtype; ``samples``:
+            of some the sampled values alone, as that dtype is narrower than the base's and the base
+            was not at hand.
         layers: First and last layer of the range.
         restored: How many of them were put back from the base.
     """
@@ -81,10 +83,10 @@ def verify(model: nn.Module, body: LayersBody, application: LayersApplication) -
         if item.fact:
             findings.append(f"{name}: {item.fact}")
         elif item.held is not None and item.is_rounded:
-            level = "samples"
-            before = application.rounded.get(name)
-            if before is not None and digest_as(item.held, item.held.dtype) != before:
-                findings.append(f"{name}: expected as it was at apply, its bits have changed")
+            if name in application.sampled:
+                level = "samples"
+            fact = _since(item.held, application.bits[name])
+            findings += [f"{name}: {fact}"] if fact else []
     findings += [
         f"{name}: expected in the base, it has no such parameter"
         for name in unexpected_parameters(model, body)
@@ -100,3 +102,12 @@ def verify(model: nn.Module, body: LayersBody, application: LayersApplication) -
         (body.first, body.last),
         len(application.originals),
     )
+
+
+def _since(held: Tensor, was: Bits) -> str:
+    """Return what became of ``held`` since apply; empty if nothing did."""
+    if held.dtype != was.dtype:
+        then, now = spelled(was.dtype), spelled(held.dtype)
+        return f"expected in {then} as at apply, it was cast to {now} since"
+    fact = was.fact(held)
+    return fact and f"its bits have changed since apply: {fact}"

@@ -82,7 +82,7 @@ def test_help_says_how_each_shell_takes_the_script() -> None:
 def test_verbs_options_and_choices_are_completed() -> None:
     assert values("safelatch in") == ["init", "inspect"]
     assert values("safelatch log ") == ["head", "show", "verify"]
-    assert values("safelatch extract sa") == ["safety-lock"]
+    assert values("safelatch extract sa") == ["safety-layers", "safety-lock"]
     assert "--format" in values("safelatch list --fo")
     assert values("safelatch list --format ") == ["text", "json", "csv"]
     assert values("safelatch check x y --format ") == ["text", "json"]

@@ -66,7 +66,12 @@ def test_extract_offers_exactly_the_options_of_the_kind(kind: object) -> None:
         offered = options.pop(option.name)
         assert offered.default == option.default
         assert offered.opts == [f"--{option.name.replace('_', '-')}"]
-        assert offered.type.min == option.minimum
+        if isinstance(option.default, bool):
+            assert offered.secondary_opts == [f"--no-{option.name.replace('_', '-')}"]
+        elif isinstance(option.default, str):
+            assert tuple(offered.type.choices) == option.choices
+        else:
+            assert offered.type.min == option.minimum
     common = {"base", "out", "data", "seed", "device", "revision", "format"}
     assert set(options) == common | {option.name for option in run_options()}
 

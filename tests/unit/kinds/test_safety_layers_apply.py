@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -15,13 +16,16 @@ from transformers import AutoModelForCausalLM
 
 from registry.checkpoint.architecture import SITES, sites_for
 from registry.checkpoint.reader import Checkpoint
+from registry.checkpoint.sketch import positions
 from registry.errors import (
     AlreadyAppliedError,
     ApplyError,
     CheckpointNotFoundError,
     DigestMismatchError,
     GeometryError,
+    HubError,
     UsageError,
+    VerificationError,
 )
 from registry.kinds import parse_body
 from registry.kinds.safety_layers.apply import apply, undo
@@ -42,14 +46,16 @@ DOWN = "model.layers.2.mlp.down_proj.weight"
 class Base:
     """The base's tensors in a folder, and which were asked for; the one that is named is gone."""
 
-    def __init__(self, bundle: Bundle, folder: Path, absent: str | None) -> None:
-        self.bundle, self.folder, self.absent = bundle, folder, absent
+    def __init__(
+        self, bundle: Bundle, folder: Path, absent: str | None, error: type[Exception]
+    ) -> None:
+        self.bundle, self.folder, self.absent, self.error = bundle, folder, absent, error
         self.asked: list[str] = []
 
     def read(self, name: str) -> bytes:
         self.asked.append(name)
         if name == self.absent:
-            raise CheckpointNotFoundError("gone")
+            raise self.error("gone")
         with BaseTensors(self.bundle, self.folder) as tensors:
             return tensors.read(name)
 
@@ -73,8 +79,13 @@ class Made(NamedTuple):
                 parameter.add_((0.01 * drawn).to(parameter.dtype))
         return model if dtype is None else model.to(dtype)
 
-    def base(self, folder: Path | None = None, absent: str | None = None) -> Base:
-        return Base(self.bundle, folder or self.folder, absent)
+    def base(
+        self,
+        folder: Path | None = None,
+        absent: str | None = None,
+        error: type[Exception] = CheckpointNotFoundError,
+    ) -> Base:
+        return Base(self.bundle, folder or self.folder, absent, error)
 
     def stored(self, folder: Path) -> bool:
         with Checkpoint.open(folder) as checkpoint:
@@ -181,15 +192,64 @@ def test_a_bf16_base_goes_into_a_wider_model_exactly(bf16, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_narrower_model_gets_the_base_rounded_and_the_evidence_says_so(llama, dtype):
+def test_a_narrower_model_gets_the_base_rounded_and_is_compared_whole(llama, dtype):
     model = llama.tuned(dtype)
     before = snapshot(model)
     application = apply(model, llama.body, base=llama.base(), owner="one")
-    assert verify(model, llama.body, application).level == "samples"
+    assert verify(model, llama.body, application).level == "digest"
     values = load_file(llama.folder / "model.safetensors")[DOWN]
     assert torch.equal(model.get_parameter(DOWN), values.to(dtype))
+    spare_samples(model)
+    with pytest.raises(VerificationError, match="its bits have changed since apply"):
+        verify(model, llama.body, application)
     undo(model, application)
     assert snapshot(model) == before
+
+
+def spare_samples(model: Any) -> None:
+    """Edit every value of one tensor that no sample meets."""
+    weight = model.get_parameter(DOWN)
+    spared = torch.ones(weight.numel(), dtype=torch.bool)
+    spared[torch.from_numpy(positions(DOWN, tuple(weight.shape)))] = False
+    with torch.no_grad():
+        weight.view(-1)[spared] += 1
+
+
+@pytest.mark.parametrize(("base", "dtype"), [("llama", torch.bfloat16), ("bf16", torch.float16)])
+def test_drift_between_the_samples_is_put_back_where_the_base_is_at_hand(base, dtype, request):
+    made = request.getfixturevalue(base)
+    model = copy.deepcopy(made.model).to(dtype)
+    right = snapshot(model)
+    spare_samples(model)
+    drifted = snapshot(model)
+    assert drifted != right
+    application = apply(model, made.body, base=made.base(), owner="one")
+    assert snapshot(model) == right
+    evidence = verify(model, made.body, application)
+    assert (evidence.level, evidence.restored) == ("digest", 1)
+    undo(model, application)
+    assert snapshot(model) == drifted
+
+
+@pytest.mark.parametrize("error", [CheckpointNotFoundError, HubError, None])
+def test_drift_between_the_samples_stays_without_a_base_and_the_evidence_says_so(llama, error):
+    model = copy.deepcopy(llama.model).to(torch.bfloat16)
+    spare_samples(model)
+    drifted = snapshot(model)
+    base = None if error is None else llama.base(absent=DOWN, error=error)
+    application = apply(model, llama.body, base=base, owner="one")
+    evidence = verify(model, llama.body, application)
+    assert (evidence.level, evidence.restored) == ("samples", 0)
+    assert snapshot(model) == drifted
+
+
+def test_a_narrower_copy_of_the_base_itself_is_proven_whole_and_not_written(llama):
+    model = copy.deepcopy(llama.model).to(torch.bfloat16)
+    versions = {name: value._version for name, value in model.named_parameters()}
+    application = apply(model, llama.body, base=llama.base(), owner="one")
+    assert {name: value._version for name, value in model.named_parameters()} == versions
+    evidence = verify(model, llama.body, application)
+    assert (evidence.level, evidence.restored) == ("digest", 0)
 
 
 def test_gradients_are_still_asked_for_and_their_graph_is_untouched(llama):
@@ -251,6 +311,50 @@ def test_an_interruption_while_writing_leaves_the_model_as_it_was(llama, monkeyp
     monkeypatch.undo()
     assert len(written) > 5
     assert snapshot(model) == before
+
+
+def test_an_interruption_at_any_line_loses_nothing(llama):
+    """It is as it was, or it is on the ledger with what was there before."""
+    model = llama.tuned()
+    before = snapshot(model)
+    line, interrupted = 0, True
+    while interrupted:
+        line += 1
+        interrupted = interrupt(
+            line, lambda: apply(model, llama.body, base=llama.base(), owner="one")
+        )
+        on_it = model.__dict__.get("_safelatch_layers", {})
+        if interrupted and not on_it:
+            assert snapshot(model) == before
+        for application in list(on_it.values()):
+            undo(model, application)
+        assert snapshot(model) == before
+    assert line > 20
+
+
+def interrupt(line: int, act: Any) -> bool:
+    """Interrupt ``act`` at this line of ``apply``; return whether it is as long as that."""
+    seen = 0
+
+    def trace(frame: Any, event: str, _argument: Any) -> Any:
+        nonlocal seen
+        if frame.f_code is not apply.__code__:
+            return None
+        seen += event == "line"
+        if seen == line:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(previous)
+    return False
 
 
 def test_drift_without_a_base_is_refused_with_the_repair(llama):

@@ -91,7 +91,8 @@ def test_a_measured_body_is_read_back_as_it_was_made() -> None:
     assert (body.first, body.last, body.layers) == (FIRST, LAST, LAYERS)
     assert body.measurement == made.measurement
     assert np.array_equal(body.refused, made.refused)
-    assert replace(body, protected=(), samples={}, refused=None) == replace(made, refused=None)
+    bare = replace(body, protected=(), own=(), samples={}, refused=None)
+    assert bare == replace(made, refused=None)
     assert list(body.range) == [4, 5, 6, 7]
     assert body.outside == (0, 1, 2, 3, 8, 9, 10, 11)
 

@@ -22,6 +22,7 @@ from registry.kinds.safety_layers._curves import (
     middle_third,
     unit_outputs,
 )
+from registry.kinds.safety_layers._curves import _angles as angles_of_pairs
 from registry.kinds.safety_layers._curves import _means as means_of_pairs
 from registry.live.layers import live_layers
 from registry.measure.conversation import prompt_text, token_ids
@@ -159,6 +160,11 @@ def test_a_prompt_drawn_twice_makes_no_pair_with_itself():
     assert within[0, 0] == pytest.approx(np.mean(others))
     assert between[0, 0] == pytest.approx(np.mean([b[0, i, j] for i in draw_a for j in draw_b]))
     assert alone[0, 0] == 0
+
+
+def test_a_prompt_is_at_no_angle_to_itself_even_if_its_output_is_nothing():
+    units = outputs([[[3.0, 4.0]], [[0.0, 0.0]]], ["question"] * 2).units
+    assert angles_of_pairs(units, units).tolist() == [[[0.0, 90.0], [90.0, 0.0]]]
 
 
 def test_the_interval_is_seeded_and_narrows_with_more_prompts():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -243,6 +244,14 @@ def test_progress_names_what_is_measured():
         "as it is", f"layers {start['first']} to {start['last']} by 0.7",
     ]  # fmt: skip
     assert ("as it is", 72, 72) in PROGRESS
+
+
+def test_more_prompts_than_the_exact_test_can_take_are_refused_before_anything_is_measured():
+    model, notes = planted(5, 5), Notes()
+    many = replace(model.scary, rows=model.scary.rows[:1] * 10_001)
+    with pytest.raises(UsageError, match=r"expected at most 10,000 prompts in .*, got 10,001"):
+        extract(model.model, model.tokenizer, many, seed=0, options=OPTIONS, notes=notes)
+    assert notes.held == {}
 
 
 def test_an_alpha_of_1_scales_nothing():

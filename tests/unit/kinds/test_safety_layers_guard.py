@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 import torch
@@ -263,8 +264,48 @@ def test_attaching_twice_counts_a_step_once_and_a_wrapper_is_followed_inside(mod
 
 def test_what_is_no_torch_optimizer_cannot_be_watched(model, body):
     held = guard(model, body)
-    with pytest.raises(GuardError, match="expected a torch optimizer, got object"):
+    with pytest.raises(GuardError, match="can be watched, got object: it steps without hooks"):
         held.attach(object())
+
+
+def test_an_engines_optimizer_without_step_hooks_is_refused_with_what_works(model, body):
+    from accelerate import Accelerator
+    from accelerate.utils.deepspeed import DeepSpeedOptimizerWrapper
+
+    class ZeroOptimizer:
+        """As DeepSpeed's: no torch optimizer; the wrapper is accelerate's own."""
+
+        def __init__(self, inner):
+            self.param_groups, self.state = inner.param_groups, inner.state
+
+        def load_state_dict(self, state):
+            pass
+
+        def state_dict(self):
+            return {}
+
+    held = guard(model, body)
+    Accelerator(cpu=True)  # which makes the wrapper, asks for one
+    wrapped = DeepSpeedOptimizerWrapper(ZeroOptimizer(torch.optim.AdamW(trained(model))))
+    with pytest.raises(GuardError) as caught:
+        held.attach(wrapped)
+    assert caught.value.message == (
+        "expected a torch optimizer, whose steps can be watched, got DeepSpeedOptimizerWrapper: "
+        "it steps without hooks."
+    )
+    assert caught.value.hint == (
+        "Give the torch optimizer that steps, or shard with FSDP2. Or train with any engine, "
+        "without a guard, and look at the result: safelatch inspect MODEL NAME@V"
+    )
+
+
+def test_an_optimizer_of_flat_copies_is_refused_with_what_works(model, body):
+    held = guard(model, body)
+    flat = torch.nn.Parameter(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+    with pytest.raises(GuardError, match="none of its 1 parameters is that model's") as caught:
+        held.attach(torch.optim.AdamW([flat]))
+    assert "shard with FSDP2" in caught.value.hint
+    assert "safelatch inspect MODEL NAME@V" in caught.value.hint
 
 
 def test_a_model_is_guarded_once_and_released_as_it_was(model, body):
@@ -272,8 +313,7 @@ def test_a_model_is_guarded_once_and_released_as_it_was(model, body):
     held = guard(model, body)
     optimizer = torch.optim.AdamW(trained(model), lr=1e-2)
     held.attach(optimizer)
-    with pytest.raises(GuardError, match="this one is guarded already"):
-        guard(model, body)
+    assert guard(model, body) is held
     assert held.is_on(model)
     held.release()
     held.release()
@@ -287,6 +327,77 @@ def test_a_model_is_guarded_once_and_released_as_it_was(model, body):
     del again
     gc.collect()
     guard(model, body)  # one that nobody holds does not count
+
+
+def test_a_guard_of_another_model_is_not_asked_how_that_one_is(body, tmp_path):
+    gone = layers_model()
+    first = guard(gone, body)
+    gone.to("meta")
+    model = layers_model()
+    held = guard(model, body)
+    assert held is not first
+    assert (held.is_on(model), first.is_on(model), first.is_on(gone)) == (True, False, True)
+
+
+def test_a_guard_that_was_lost_is_found_again_and_goes_on(model, body):
+    held = guard(model, body)
+    optimizer = torch.optim.AdamW(trained(model), lr=1e-2)
+    held.attach(optimizer)
+    del held
+    gc.collect()
+    steps(model, optimizer, 1)  # watched still
+    model.get_parameter(UP).requires_grad_(True)
+    again = guard(model, body)
+    assert not model.get_parameter(UP).requires_grad
+    assert (again.is_shared, again.verify().steps) == (True, 1)
+    again.release()
+    assert len(trained(model)) == len(list(model.parameters()))
+
+
+def test_a_guard_does_not_keep_the_optimizer_of_an_earlier_training(model, body):
+    held = guard(model, body)
+    optimizer = torch.optim.AdamW(trained(model), lr=1e-2)
+    held.attach(optimizer)
+    seen = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert seen() is None
+    held.attach(torch.optim.AdamW(trained(model), lr=1e-2))
+    assert held.report().optimizers == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_change_before_the_second_training_is_not_taken_for_the_beginning(tmp_path, dtype):
+    body = layers_body(layers_model(), tmp_path / "base")
+    model = layers_model(dtype=dtype)
+    held = guard(model, body)
+    unseen = min(set(range(80 * 48)) - set(positions(UP, (80, 48)).tolist()))
+    with torch.no_grad():
+        model.get_parameter(UP).view(-1)[unseen] += 1
+    with pytest.raises(VerificationError, match="1 of 18 protected parameters changed"):
+        guard(model, body)
+    assert not held.is_shared
+
+
+def test_a_model_that_is_guarded_for_other_layers_is_refused(model, body, tmp_path):
+    held = guard(model, body)
+    other = layers_body(model, tmp_path / "base", norms="trainable")
+    with pytest.raises(GuardError) as caught:
+        guard(model, other)
+    assert caught.value.message == (
+        "expected a model without a guard, or with one of layers 1 to 2, norms trainable; it has "
+        "one of layers 1 to 2, norms frozen."
+    )
+    guard(model, body).release()  # the hint, by whoever has no g
+    assert not held.is_on(model)
+    assert guard(model, other).verify().parameters == 14
+
+
+def test_a_guard_goes_on_when_an_adapter_was_put_around_the_model(model, body):
+    held = guard(model, body)
+    whole = adapted(model, layers_to_transform=[0, 3], layers_pattern="layers")
+    assert guard(whole, body) is held
+    assert held.report().weights == sum(p.numel() for p in whole.parameters())
 
 
 def test_the_report_counts_what_is_trained_and_what_is_not_needed(model, body):
@@ -359,8 +470,9 @@ def test_an_adapter_inside_the_range_is_refused_with_the_other_layers(model, bod
     with pytest.raises(GuardError, match="expected no adapter inside layers 1 to 2") as caught:
         guard(whole, body)
     assert caught.value.hint == (
-        "Adapt the other layers alone: "
-        'LoraConfig(..., layers_to_transform=[0, 3], layers_pattern="layers")'
+        "Adapt the other layers alone, with the modules named one by one: LoraConfig(..., "
+        'target_modules=["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", '
+        '"v_proj"], layers_to_transform=[0, 3], layers_pattern="layers")'
     )
 
 
@@ -411,7 +523,7 @@ def test_prefixes_in_every_layer_are_refused_and_prompts_at_the_input_are_not(mo
 
 def test_a_parameter_that_the_base_does_not_have_is_refused(model, body):
     model.model.layers[1].mlp.scale = torch.nn.Parameter(torch.ones(1))
-    with pytest.raises(GuardError, match="expected only the base's 18 parameters") as caught:
+    with pytest.raises(GuardError, match="expected only the base's parameters inside") as caught:
         guard(model, body)
     assert "model.layers.1.mlp.scale" in caught.value.message
 
@@ -439,8 +551,12 @@ def test_zero_stage_3_and_fsdp1_are_refused(model, body):
         guard(FullyShardedDataParallel(model), body)
     assert "fully_shard" in caught.value.hint
     model.get_parameter(UP).ds_id = 7
-    with pytest.raises(GuardError, match="DeepSpeed ZeRO-3"):
+    with pytest.raises(GuardError, match="DeepSpeed ZeRO-3") as caught:
         guard(model, body)
+    assert caught.value.hint == (
+        "Shard with FSDP2. Or train with any engine, without a guard, and look at the result: "
+        "safelatch inspect MODEL NAME@V"
+    )
 
 
 @pytest.mark.parametrize("family", GUARDED)

@@ -24,6 +24,7 @@ LLAMA_LINEARS = (
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
 SCALED_PARAMETERS = {
+    "gemma": tuple(f"{name}.weight" for name in LLAMA_LINEARS),
     "llama": tuple(f"{name}.weight" for name in LLAMA_LINEARS),
     "mistral": tuple(f"{name}.weight" for name in LLAMA_LINEARS),
     "qwen2": tuple(f"{name}.weight" for name in LLAMA_LINEARS),

@@ -133,9 +133,16 @@ def test_the_factor_that_adds_the_most_refusals_is_taken():
 
 def test_a_factor_below_1_is_taken_only_if_none_above_adds_refusals():
     """Below 1 a broken answer counts as one more that is no refusal."""
-    assert alpha_of({0.7: 0, 0.8: 2, 0.9: 4, 1.1: 20, 1.2: 27, 1.3: 12}) == 1.2
+    assert alpha_of({0.7: 0, 0.8: 2, 0.9: 4, 1.1: 20, 1.2: 32, 1.3: 12}) == 1.2
     # Scaling up that takes refusals, and down that adds some, are no reason either.
     assert alpha_of({0.7: 59, 0.8: 8, 0.9: 12, 1.1: 20, 1.2: 22, 1.3: 2}) == 0.8
+
+
+def test_the_best_of_many_ranges_needs_more_than_one_range_would():
+    """20 to 27 of 60 is p 0.016: enough for one range, and not for the best of nine."""
+    assert change(flags(27), flags(20), 1.2) == (7, 0.015625)
+    with pytest.raises(LocalizationError, match=r"p < 0\.0056; got 27, p 0\.016"):
+        alpha_of({0.7: 0, 0.8: 2, 0.9: 4, 1.1: 20, 1.2: 27, 1.3: 12})
 
 
 def test_a_saturated_factor_is_not_taken_while_another_is_significant():
@@ -209,7 +216,7 @@ def test_refusals_that_every_layer_carries_are_refused_with_the_numbers():
         search(count, flags(20), layers=12, initial=(4, 6), alpha=1.3, seed=0)
     assert caught.value.message == (
         "expected layers 4 to 7 scaled by 1.3 to change refusals more than an equally wide range "
-        "elsewhere, p < 0.05; of 60 prompts 20 are refused unscaled, 44 with it, 44 with 0 to 3, "
+        "elsewhere, p < 0.0056; of 60 prompts 20 are refused unscaled, 44 with it, 44 with 0 to 3, "
         "p 1."
     )
 

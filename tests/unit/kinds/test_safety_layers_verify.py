@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +12,10 @@ from support.guarded import layers_bundle, layers_model
 from support.locks import make_lock
 
 from registry.checkpoint.sketch import positions
-from registry.errors import GeometryError, VerificationError
+from registry.errors import ApplyError, GeometryError, GuardError, VerificationError
 from registry.kinds import parse_body
 from registry.kinds.safety_layers.apply import apply
+from registry.kinds.safety_layers.guard import guard
 from registry.kinds.safety_layers.verify import REPAIR, precondition, verify
 from registry.kinds.safety_lock import apply as lock
 
@@ -81,7 +83,9 @@ def test_a_wider_model_must_hold_values_of_the_base_s_dtype(tmp_path):
     assert verify(model, body, application).level == "digest"
     with torch.no_grad():
         model.get_parameter(DOWN).view(torch.int32)[7, 7] ^= 1
-    with pytest.raises(VerificationError, match=r"down_proj\.weight: .* that BF16 does not have"):
+    with pytest.raises(
+        VerificationError, match=r"down_proj\.weight: .* that bfloat16 does not have"
+    ):
         verify(model, body, application)
 
 
@@ -99,8 +103,100 @@ def test_a_narrower_model_must_hold_the_bits_it_had_at_apply(made):
     model, body, application = on(made, torch.bfloat16)
     where = min(set(range(48 * 80)) - set(positions(DOWN, (48, 80)).tolist()))
     edit(model, DOWN, where)
-    with pytest.raises(VerificationError, match="as it was at apply, its bits have changed"):
+    with pytest.raises(
+        VerificationError,
+        match=r"its bits have changed since apply: expected blake3:\w+, got blake3:",
+    ):
         verify(model, body, application)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_tensor_that_was_cast_to_a_narrower_dtype_since_is_found(made, dtype):
+    """What was the base's bit for bit does not become samples: an edit can spare those."""
+    model, body, application = on(made)
+    assert verify(model, body, application).level == "digest"
+    model.to(dtype)
+    weight = model.get_parameter(DOWN)
+    spared = torch.ones(weight.numel(), dtype=torch.bool)
+    spared[torch.from_numpy(positions(DOWN, tuple(weight.shape)))] = False
+    with torch.no_grad():
+        weight.view(-1)[spared] += 5
+    with pytest.raises(VerificationError) as caught:
+        verify(model, body, application)
+    name = str(dtype).removeprefix("torch.")
+    assert (
+        f"  {DOWN}: expected in float32 as at apply, it was cast to {name} since"
+        in caught.value.message.splitlines()
+    )
+
+
+def test_values_that_are_no_longer_the_narrow_base_s_are_found_between_the_samples(tmp_path):
+    """Of a wide base with narrow values a narrow model was proven whole: it stays so."""
+    base = body_of(layers_model(dtype=torch.bfloat16).float(), tmp_path)
+    model, body, application = on(base, torch.bfloat16)
+    where = min(set(range(48 * 80)) - set(positions(DOWN, (48, 80)).tolist()))
+    edit(model, DOWN, where)
+    with pytest.raises(VerificationError, match=r"down_proj\.weight: its bits have changed since"):
+        verify(model, body, application)
+
+
+def test_an_8_bit_tensor_that_drifted_is_named(tmp_path):
+    """Torch promotes no 8-bit float: its error would say nothing about the tensor."""
+    model, body, application = on(body_of(layers_model(), tmp_path))
+    entry = next(entry for entry in body.protected if entry.name == DOWN)
+    small = replace(entry, dtype="F8_E4M3")
+    others = (other for other in body.protected if other is not entry)
+    body = replace(body, protected=(*others, small))
+    with pytest.raises(VerificationError) as caught:
+        verify(model, body, application)
+    (line,) = caught.value.message.splitlines()[1:]
+    got = "values that float8_e4m3fn does not have"
+    assert line == f"  {DOWN}: expected {entry.digest} as in the base, got {got}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_weights_of_eight_bits_are_not_the_base_s_rounded(made, dtype):
+    model, body, application = on(made)
+    down = model.get_submodule(DOWN.removesuffix(".weight"))
+    small = torch.nn.Parameter(down.weight.detach().to(dtype), requires_grad=False)
+    down.weight = small
+    with pytest.raises(VerificationError, match=r"down_proj\.weight: expected blake3:\w+ as in"):
+        verify(model, body, application)
+
+
+@pytest.mark.parametrize("norms", ["frozen", "trainable"])
+def test_a_module_right_below_a_protected_layer_is_found(tmp_path, norms):
+    model = layers_model()
+    body = parse_body(layers_bundle(model, tmp_path, norms=norms))
+    application, held = apply(model, body, owner="one"), guard(model, body)
+    model.model.layers[1].adapter = torch.nn.Linear(48, 48, bias=False)
+    model.model.layers[3].adapter = torch.nn.Linear(48, 48, bias=False)  # outside the range
+    name = "model.layers.1.adapter.weight"
+    with pytest.raises(VerificationError) as caught:
+        verify(model, body, application)
+    assert caught.value.message.splitlines()[1:] == [
+        f"  {name}: expected in the base, it has no such parameter"
+    ]
+    with pytest.raises(GuardError) as refused:
+        held.verify()
+    assert refused.value.message == (
+        f"expected only the base's parameters inside layers 1 to 2, got 1 more:\n  {name}"
+    )
+    with pytest.raises(ApplyError, match=r"got 1 more:\n  model\.layers\.1\.adapter\.weight"):
+        apply(model, body, owner="two")
+
+
+def test_the_guard_names_both_digests(made):
+    model = copy.deepcopy(made[0])
+    edit(model, DOWN)
+    both = r"(?m)down_proj\.weight: expected blake3:\w+( as in the base)?, got blake3:\w+$"
+    with pytest.raises(VerificationError, match=both):
+        guard(model, made[1])
+    model = copy.deepcopy(made[0])
+    held = guard(model, made[1])
+    edit(model, DOWN)
+    with pytest.raises(VerificationError, match=both):
+        held.verify()
 
 
 def test_a_base_whose_values_are_narrow_is_proven_in_a_narrow_model(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from support.families import family_model
 
 from registry.errors import GuardError
-from registry.live.wrapped import gathered, look_under
+from registry.live.wrapped import gathered, innermost, look_under
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 
@@ -28,6 +28,7 @@ def test_a_plain_model_is_itself():
     assert found.brought == {}
     assert found.adapters == {}
     assert found.config is model.config
+    assert found.path == ""
 
 
 def test_what_an_adapter_brought_is_told_from_what_the_model_had():
@@ -38,6 +39,8 @@ def test_what_an_adapter_brought_is_told_from_what_the_model_had():
     )
     found = look_under(whole)
     assert found.model is model
+    assert found.path == ".module._orig_mod.get_base_model()"
+    assert innermost(whole) is model
     assert list(found.own) == names
     assert set(found.brought) == {
         f"model.layers.{layer}.self_attn.q_proj.lora_{factor}.default.weight"
@@ -72,6 +75,7 @@ def test_a_part_that_is_not_loaded_is_refused():
     with pytest.raises(GuardError, match=r"1 of 21 parameters are offloaded") as caught:
         look_under(model)
     assert f"{Q0}.weight" in caught.value.message
+    assert innermost(model) is model
 
 
 def test_a_whole_tensor_is_itself():

@@ -47,7 +47,7 @@ from registry.remote.hub_download import fetch_model
 from registry.settings import Settings
 from registry.store import session
 from registry.workflows.identify import identify
-from registry.workflows.import_lock import import_file
+from registry.workflows.import_foreign import import_file
 from registry.workflows.publish import publish
 
 if TYPE_CHECKING:
@@ -244,16 +244,17 @@ def a_model_that_refuses_nothing_however_it_is_scaled(place: Place) -> None:
 @says(
     errors.GuardError,
     (
-        "expected a model without a guard, this one is guarded already.\n"
-        "Use that guard, or give the model back first: g.release()"
+        "expected a model without a guard, or with one of layers 2 to 3, norms frozen; it has one "
+        "of layers 1 to 2, norms frozen.\n"
+        "Give the model back first: g.release(), where g is what registry.guard(model, ARTIFACT) "
+        "returns once more for the artifact that is guarded."
     ),
 )
-def a_model_that_is_guarded_twice(place: Place) -> None:
+def a_model_that_is_guarded_for_two_ranges(place: Place) -> None:
     model = layers_model()
-    bundle = layers_bundle(model, place.tmp / "base")
-    held = guard(model, bundle)
+    held = guard(model, layers_bundle(model, place.tmp / "base"))
     assert held.is_on(model)
-    guard(model, bundle)
+    guard(model, layers_bundle(model, place.tmp / "base", first=2, last=3))
 
 
 @says(

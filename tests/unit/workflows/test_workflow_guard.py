@@ -109,6 +109,80 @@ def test_a_range_that_drifted_is_told_with_what_puts_it_back(folder, model):
     assert is_untouched(model)
 
 
+def drifted(whole, folder):
+    """Return the hint of a guard on ``whole`` after a value of the range was changed."""
+    held = registry.guard(whole, folder / "bundle")
+    weight = next(p for n, p in whole.named_parameters() if ".layers.1." in n and "up_proj" in n)
+    with torch.no_grad():
+        weight[0, 0] += 1e-3
+    with pytest.raises(VerificationError, match="1 of 18 protected parameters changed") as caught:
+        held.verify()
+    return held, caught.value.hint
+
+
+def followed(hint, model, folder, out):
+    """Run the code of ``hint`` as it stands there; return what its last line returns."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    names = {
+        "model": model, "registry": registry, "artifact": folder / "bundle", "PeftModel": PeftModel,
+        "AutoModelForCausalLM": AutoModelForCausalLM, "BASE": folder / "base",
+        "MODEL": folder / "base", "DIR": folder / "base" if "protect(model" in hint else out,
+    }  # fmt: skip
+    *first, last = hint.partition(": ")[2].split("; ")
+    for line in first:
+        exec(line, names)  # noqa: S102
+    return eval(last, names)  # noqa: S307
+
+
+@pytest.mark.parametrize("wrapper", ["none", "compiled", "data parallel", "both"])
+def test_layers_are_put_back_under_wrappers_as_the_hint_says(folder, model, tmp_path, wrapper):
+    whole = torch.compile(model, backend="eager") if wrapper in {"compiled", "both"} else model
+    if wrapper in {"data parallel", "both"}:
+        whole = torch.nn.DataParallel(whole)
+    held, hint = drifted(whole, folder)
+    assert hint.startswith("Put the base's layers back: registry.protect(model")
+    followed(hint, whole, folder, tmp_path)
+    assert held.verify()["parameters"] == 18
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("wrapper", ["none", "data parallel"])
+def test_layers_under_an_adapter_are_put_back_as_the_hint_says(folder, model, tmp_path, wrapper):
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        target_modules=["q_proj"], layers_to_transform=[0, 3], layers_pattern="layers",
+        init_lora_weights=False, task_type="CAUSAL_LM",
+    )  # fmt: skip
+    adapted = get_peft_model(model, config)
+    whole = torch.nn.DataParallel(adapted) if wrapper == "data parallel" else adapted
+    _, hint = drifted(whole, folder)
+    assert "merge" not in hint
+    repaired = followed(hint, whole, folder, tmp_path / "adapter")
+    assert registry.guard(repaired, folder / "bundle").verify()["parameters"] == 18
+    before, after = bits(adapted), bits(repaired)
+    assert {name for name in before if before[name] != after[name]} == {f"base_model.model.{UP}"}
+
+
+@pytest.mark.parametrize("wrapper", ["compiled", "checkpointed"])
+def test_layers_that_are_wrapped_one_by_one_are_put_back_as_the_hint_says(
+    folder, model, tmp_path, wrapper
+):
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    for index, layer in enumerate(model.model.layers):
+        model.model.layers[index] = (
+            torch.compile(layer, backend="eager") if wrapper == "compiled"
+            else checkpoint_wrapper(layer)
+        )  # fmt: skip
+    _, hint = drifted(model, folder)
+    repaired = followed(hint, model, folder, tmp_path / "saved")
+    assert repaired.safelatch.verified
+    assert registry.guard(repaired, folder / "bundle").verify()["parameters"] == 18
+
+
 def test_a_model_of_another_base_is_refused(folder):
     other = layers_model()
     with torch.no_grad():

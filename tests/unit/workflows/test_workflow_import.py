@@ -29,7 +29,7 @@ from registry.kinds.safety_lock.extract import Budget
 from registry.settings import Settings
 from registry.workflows import make
 from registry.workflows.identify import Identified, identify
-from registry.workflows.import_lock import describe_unbound, import_file
+from registry.workflows.import_foreign import describe_unbound, import_file
 from registry.workflows.publish import publish
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def test_the_command_measures_the_strength_of_an_imported_lock(
 def test_an_import_without_a_base_is_bound_later_as_the_file_would_be(
     file: Path, base: Identified, unbound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.workflows.import_lock.stamp", lambda: "2030-01-01T00:00:00Z")
+    monkeypatch.setattr("registry.workflows.import_foreign.stamp", lambda: "2030-01-01T00:00:00Z")
     direct = bound(file, base)
     file.unlink()
     assert bound(unbound, base) == direct

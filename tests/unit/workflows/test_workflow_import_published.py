@@ -14,7 +14,7 @@ from registry.errors import GeometryError, UsageError
 from registry.kinds import KINDS, parse_body, present
 from registry.settings import Settings
 from registry.workflows.identify import identify
-from registry.workflows.import_lock import open_source
+from registry.workflows.import_foreign import open_source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.families import family_model
 from support.locks import (
     bundle_of,
     fine_tuned,
@@ -50,6 +51,7 @@ def test_a_protected_model_is_verified_and_undo_restores_every_bit(world, model)
     assert applied.alpha == 1.0
     assert model.safelatch.verified
     assert applied_to(model) == (applied,)
+    assert len(repr(applied)) < 2000  # a line of a notebook, not the weights
     assert snapshot(model) != before
     applied.undo()
     assert snapshot(model) == before
@@ -194,6 +196,7 @@ def test_a_lock_that_is_lost_is_no_longer_called_verified(world, model):
     with pytest.raises(VerificationError):
         applied.verify()
     assert applied.verified_at is None
+    assert applied.evidence == {}
     assert not model.safelatch.verified
     assert not model.safelatch.to_dict()["verified"]
     module.bias = bias
@@ -241,6 +244,13 @@ def test_a_model_of_the_same_shapes_with_other_weights_is_refused_with_its_dista
 def test_a_model_of_other_shapes_is_refused(world):
     with pytest.raises(BaseModelMismatchError, match="inf"):
         protect(tiny_model("narrow"), world.lock)
+
+
+def test_a_model_of_another_family_is_refused_with_what_differs(world):
+    with pytest.raises(GeometryError) as refused:
+        protect(family_model("qwen2"), world.lock)
+    assert "family: expected llama, got qwen2." in refused.value.message
+    assert "distance" not in refused.value.message
 
 
 def test_a_model_with_nan_weights_is_refused(world, model):

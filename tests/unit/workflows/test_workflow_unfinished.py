@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from registry.errors import HostError, UnsafeFormatError, UsageError
+from registry.digest import digest_json
+from registry.errors import DigestMismatchError, HostError, UnsafeFormatError, UsageError
 from registry.workflows.unfinished import Unfinished, Unkept
 
 RUN = {"kind": "safety-layers", "base": "blake3:00", "seed": 0, "options": {"limit": 4}}
@@ -78,7 +79,18 @@ def test_the_file_is_json_that_names_its_run(tmp_path):
     notes = Unfinished(tmp_path / "out", RUN)
     notes.keep("a", 1)
     document = json.loads(notes.path.read_text("utf-8"))
+    digest = document.pop("digest")
     assert document == {"schema": "safelatch/unfinished/v1", "run": RUN, "notes": {"a": 1}}
+    assert digest == digest_json({"a": 1})
+
+
+def test_notes_that_were_edited_are_refused(tmp_path):
+    notes = Unfinished(tmp_path / "out", RUN)
+    notes.keep("a", "0110")
+    edited = notes.path.read_text("utf-8").replace("0110", "1111")
+    notes.path.write_text(edited, "utf-8")
+    with pytest.raises(DigestMismatchError, match="somebody edited them"):
+        Unfinished(tmp_path / "out", RUN)
 
 
 def test_unkept_notes_remember_nothing():

@@ -8,6 +8,9 @@ and then protects the fine-tunes derived from it. The public names load on first
     model = load_protected("path/to/my-finetune")     # raises unless protection is verified
     model.safelatch                                    # what was applied, and when it was read back
 
+``guard`` keeps it while a model is trained; of a mask, ``guard(model, artifact, mode="enhance")``
+trains the selected weights alone. ``project`` writes a copy of a model with a mask's weights in it.
+
 Stability: the names in ``__all__`` and the errors of ``registry.errors`` follow semantic
 versioning; every other module is private.
 """
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from registry.store.catalog import Registry
     from registry.workflows.guard import guard
     from registry.workflows.load import load_protected
+    from registry.workflows.project import project
     from registry.workflows.protect import protect, protected, unprotect
     from registry.workflows.trainer_callback import SafetyCallback
 
@@ -30,14 +34,15 @@ _HOMES = {
     "SafetyCallback": "registry.workflows.trainer_callback",
     "guard": "registry.workflows.guard",
     "load_protected": "registry.workflows.load",
+    "project": "registry.workflows.project",
     "protect": "registry.workflows.protect",
     "protected": "registry.workflows.protect",
     "unprotect": "registry.workflows.protect",
 }
 
 __all__ = [
-    "Registry", "SafetyCallback", "__version__", "guard", "load_protected", "protect", "protected",
-    "unprotect",
+    "Registry", "SafetyCallback", "__version__", "guard", "load_protected", "project", "protect",
+    "protected", "unprotect",
 ]  # fmt: skip
 
 

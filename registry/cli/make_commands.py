@@ -34,22 +34,7 @@ if TYPE_CHECKING:
     from registry.store.values import Version
 
 
-_FOLLOWING = ("esi-mask",)
-"""Kinds that the README names and a later release makes."""
-
-
-class _Kinds(click.Group):
-    """The kinds that can be made; says of those that follow that they are not here yet."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] in _FOLLOWING and args[0] not in self.commands:
-            raise click.UsageError(f"{args[0]} is not in this release: {', '.join(KINDS)} is.", ctx)
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Kinds, epilog=example("safelatch extract safety-lock ./my-base --out ./lock"))
+@click.group(epilog=example("safelatch extract safety-lock ./my-base --out ./lock"))
 def extract() -> None:
     """Make an artifact from an aligned base model."""
 

@@ -76,6 +76,13 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
         3: ("BROKEN", "--out", "NEW"),
         4: (NOT_ON_THE_HUB, "--out", "NEW"),
     },
+    "extract esi-mask": {
+        0: ("BASE", "--out", "NEW", "--limit", 2),
+        1: ("nobody", "--out", "NEW"),
+        2: ("tiny", "--out", "NEW", "--rho", 2),
+        3: ("BROKEN", "--out", "NEW"),
+        4: (NOT_ON_THE_HUB, "--out", "NEW"),
+    },
     "calibrate": {
         0: ("LOCK", "--out", "NEW", *MEASURE),
         1: ("LOCK", "--out", "NEW", *MEASURE, "--nll-budget", 0, "--budget", 0),

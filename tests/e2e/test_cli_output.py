@@ -65,6 +65,7 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "extract": (
         ("safety-lock", "tiny", "--out", "NEW", *SMALL),
         ("safety-layers", "LAYERED", "--out", "NEW", *FEW),
+        ("esi-mask", "tiny", "--out", "NEW", "--limit", 4, "--halves"),
     ),
     "calibrate": (("LOCK", "--out", "NEW", *MEASURE),),
     "publish": (("LOCK", "--name", "lock", "--version", "1.0"),),

@@ -52,6 +52,9 @@ def test_the_commands_of_the_table_work_in_the_order_they_stand_in(
         if words[:1] == ["safety-layers"]:
             places |= {"BASE": layered, "DIR": tmp_path / "layers"}
             quick = FEW
+        if words[:1] == ["esi-mask"]:
+            places["DIR"] = tmp_path / "mask"
+            quick = ("--limit", 2)
         if words[:1] == ["published:gemma-2b-it"]:
             places |= {"MODEL": shaped, "DIR": tmp_path / "published"}
         if "--as" in words:

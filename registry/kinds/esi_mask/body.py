@@ -28,6 +28,7 @@ from registry.digest import digest_bytes, digest_json
 from registry.errors import SchemaViolationError
 from registry.kinds.esi_mask._matrices import RULE, matrices
 from registry.kinds.esi_mask._packed import PackedMask
+from registry.kinds.esi_mask._presentation import presentation
 from registry.kinds.esi_mask._rules import (
     count_findings,
     digest_of,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from registry.artifact.bundle import Bundle
+    from registry.artifact.manifest import Manifest
+    from registry.artifact.presentation import Presentation
     from registry.checkpoint.architecture import Sites
     from registry.checkpoint.record import Entry
     from registry.digest import Digest
@@ -228,6 +231,11 @@ def parse(bundle: Bundle) -> MaskBody:
     )
     _require(value_findings(body))
     return body
+
+
+def present(body: MaskBody, manifest: Manifest) -> Presentation:
+    """Return what people are shown of ``body``."""
+    return presentation(body, manifest)
 
 
 def _require(findings: list[str]) -> None:

@@ -21,19 +21,27 @@ from support.tiny_models import Tensor, llama_config, tensor_shapes, write_check
 
 from registry.artifact.bundle import Bundle, make_bundle, read_bundle, write_bundle
 from registry.artifact.manifest import BaseIdentity, Manifest
+from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.fingerprint import fingerprint
 from registry.checkpoint.reader import Checkpoint
 from registry.checkpoint.record import BaseRecord
 from registry.errors import UnsupportedSchemaVersionError
 from registry.kinds import parse_body
+from registry.kinds.esi_mask._matrices import matrices, selection_size
+from registry.kinds.esi_mask._packed import pack
+from registry.kinds.esi_mask._values import gather_values
+from registry.kinds.esi_mask.body import MaskBody
 from registry.kinds.safety_layers.body import LayersBody
 from registry.kinds.safety_lock.body import LockBody
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from registry.kinds.esi_mask._matrices import Matrix
+
 GOLDEN = Path(__file__).parents[2] / "golden" / "v2" / "safety-lock"
 LAYERS = GOLDEN.with_name("safety-layers")
+MASK = GOLDEN.with_name("esi-mask")
 BEFORE = GOLDEN.parents[1] / "v1" / "safety-lock"
 WEIGHTS = "blake3:45e943119e69cbcc0cf3d0969228da1926a3d2fa704e71f4cfae48f7019ad29d"
 ARTIFACT = "blake3:dabdec280348b2ca56b7d1692fea0cb5d98f2e2de9c27f3ebd94ad9603c31d3b"
@@ -41,9 +49,12 @@ LAYERS_WEIGHTS = "blake3:f3f4c5d3f12429adbe4e891bce9c48e1e32646eed6dd9e50886d003
 LAYERS_ARTIFACT = "blake3:da7ba248294c7136107f197d7c6029acc8abc6a16bdc2cf5c60f58e8520454a1"
 LAYERS_CONTENT = "blake3:81b41ee7d0bc411688cdf668033a6ddfe246441affda00ed79139f4ce05e8c9e"
 """Digest of what the range puts on a model."""
+MASK_ARTIFACT = "blake3:694ee6532fd30963e884d9f7ba0e6238cc6a1b5549633cf14998e91e9339a572"
+MASK_CONTENT = "blake3:958cc08517806173a8e7b8915ee0bba011670bb8dbecd91dee39b71d3ef049eb"
+"""Digest of what the mask is of, whichever zstd packed it."""
 
 
-def golden_record(folder: Path, **changes: Any) -> BaseRecord:
+def golden_tensors(**changes: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     config = llama_config(**changes)
     tensors: dict[str, Tensor] = {}
     for number, (name, shape) in enumerate(sorted(tensor_shapes(config).items())):
@@ -52,6 +63,11 @@ def golden_record(folder: Path, **changes: Any) -> BaseRecord:
             "<u2"
         )
         tensors[name] = Tensor("BF16", shape, bits.tobytes())
+    return config, tensors
+
+
+def golden_record(folder: Path, **changes: Any) -> BaseRecord:
+    config, tensors = golden_tensors(**changes)
     write_checkpoint(folder, config, tensors)
     with Checkpoint.open(folder) as checkpoint:
         return fingerprint(checkpoint)
@@ -166,6 +182,61 @@ def golden_layers(folder: Path) -> Bundle:
     return make_bundle(manifest, body.to_tensors(), record.to_tensors())
 
 
+def golden_mask(folder: Path) -> Bundle:
+    """Return a mask of every 100th weight, counted through the matrices by their names."""
+    record, (_, tensors) = golden_record(folder), golden_tensors()
+    candidates = matrices(record.entries, sites_for("llama"), record.geometry)
+    numels = {matrix.name: matrix.numel for matrix in candidates}
+    ends = np.cumsum(list(numels.values()))
+    places = np.arange(selection_size(0.01, candidates), dtype=np.int64) * 100
+    selected = {
+        name: places[(end - numels[name] <= places) & (places < end)] - (end - numels[name])
+        for name, end in zip(numels, ends, strict=True)
+    }
+    mask = pack(selected, numels, what="golden")
+
+    def read(matrix: Matrix, indices: np.ndarray) -> bytes:
+        return np.frombuffer(tensors[matrix.tensor].data, "<u2")[indices].tobytes()
+
+    values, digests = gather_values(candidates, mask, read)
+    rows = sorted((-1 if m.layer is None else m.layer, m.component, m.name) for m in candidates)
+    score = {"name": "golden", "version": 1, "unit": "nats per answer token", "judge": None}
+    body = MaskBody(
+        matrices=candidates,
+        mask=mask,
+        rho=0.01,
+        family="llama",
+        score=score | {"pairs": 12, "mean": 1e-7, "seed": 7},
+        digests=digests,
+        values=values,
+        stability={"pairs": [6, 6], "jaccard": 0.25, "chance": 0.0078125},
+        mass=tuple(
+            {
+                "layer": None if layer < 0 else layer,
+                "component": component,
+                "weights": numels[name],
+                "selected": mask.counts[name],
+                "sum": 0.5 * (1 + layer) * numels[name],
+                "selected_sum": 0.25 * (1 + layer) * mask.counts[name],
+            }
+            for layer, component, name in rows
+        ),
+    )
+    manifest = Manifest(
+        kind="esi-mask",
+        name="golden-mask",
+        version="1.0",
+        created="2026-11-21T00:00:00Z",
+        base=BaseIdentity("a bäse \u2603", record.weights, record.config_digest, None, None),
+        geometry=record.geometry.to_dict(),
+        body=body.to_manifest(),
+        files={},
+        provenance={"tool": {"safelatch": "0.1.0"}, "seed": 7, "data": []},
+        license="CC0-1.0",
+    )
+    return make_bundle(manifest, body.to_tensors(), record.to_tensors())
+
+
 MADE = [(golden_bundle, GOLDEN), (golden_layers, LAYERS)]
 
 
@@ -176,6 +247,15 @@ def test_the_same_values_give_the_frozen_bytes(
     made = make(tmp_path / "model")
     for name, data in made.files.items():
         assert data == (golden / name).read_bytes(), f"{name} has other bytes than format v2"
+
+
+def test_the_same_mask_is_the_frozen_one_whichever_zstd_packs_it(tmp_path: Path) -> None:
+    made, frozen = golden_mask(tmp_path / "model"), read_bundle(MASK)
+    assert made.files["base.safetensors"] == (MASK / "base.safetensors").read_bytes()
+    assert made.manifest.body == frozen.manifest.body
+    for name in ("digests", "values"):
+        assert np.array_equal(made.tensors()[name], frozen.tensors()[name])
+    assert parse_body(made).content == MASK_CONTENT
 
 
 def test_the_frozen_bytes_give_the_frozen_digests_and_values() -> None:
@@ -203,6 +283,21 @@ def test_the_frozen_layers_give_the_frozen_digests_and_values() -> None:
     assert body.content == LAYERS_CONTENT
 
 
+def test_the_frozen_mask_gives_the_frozen_digests_and_values() -> None:
+    bundle = read_bundle(MASK)
+    body = parse_body(bundle)
+    assert bundle.manifest.digest == MASK_ARTIFACT
+    assert bundle.manifest.base_weights == WEIGHTS
+    assert body.content == MASK_CONTENT
+    assert (body.form, body.rho, body.score["mean"]) == ("mask", 0.01, 1e-7)
+    assert body.selected == body.weights // 100
+    first = body.matrices[0]
+    _, tensors = golden_tensors()
+    raw = np.frombuffer(tensors[first.tensor].data, "<u2")
+    assert body.indices(first.name).tolist() == list(range(0, first.numel, 100))
+    assert body.base_values()[first.name].tobytes() == raw[::100].tobytes()
+
+
 def test_a_bundle_from_before_the_first_release_is_refused_with_the_way_out() -> None:
     bundle = read_bundle(BEFORE)
     with pytest.raises(UnsupportedSchemaVersionError) as caught:
@@ -215,7 +310,7 @@ def test_a_bundle_from_before_the_first_release_is_refused_with_the_way_out() ->
 
 
 if __name__ == "__main__":
-    for make_golden, place in MADE:
+    for make_golden, place in (*MADE, (golden_mask, MASK)):
         with tempfile.TemporaryDirectory() as work:
             golden = make_golden(Path(work) / "model")
         write_bundle(golden, place)

@@ -53,7 +53,7 @@ TABLE: tuple[tuple[tuple[str, ...], int, str, str], ...] = (
     ((*EXTRACT, "{MODEL}", "--out", "{FILE}"), 2, "Directory '{FILE}' is a file.", "--help"),
     ((*EXTRACT, "{MODEL}", "--out", "{FOLDER}"), 2, "expected a new folder", "rm -r {FOLDER}"),
     ((*EXTRACT, "{MODEL}", "--out", "{NEW}", "--data", "{FOLDER}"), 2, "'{FOLDER}' is a directory", "--help"),
-    (("extract", "esi-mask", "{MODEL}", "--out", "{NEW}"), 2, "esi-mask is not in this release", "safelatch extract --help"),
+    (("extract", "esi-mask", "{MODEL}", "--out", "{NEW}", "--rho", "some"), 2, "'some' is not a valid float", "safelatch extract esi-mask --help"),
     (("extract", "safety-layers", "{MODEL}", "--out", "{NEW}", "--norms", "melted"), 2, "'melted' is not one of 'frozen', 'trainable'", "--help"),
     # what was published
     (("import", "published:phi-3", "--base", "{MODEL}", "--out", "{NEW}"), 2,

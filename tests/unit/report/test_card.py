@@ -87,14 +87,22 @@ def golden_card() -> str:
     return text.replace(f"Safelatch {__version__}", "Safelatch VERSION")
 
 
-def golden_card_of_layers() -> str:
-    bundle = read_bundle(GOLDEN.with_name("v2") / "safety-layers")
+def golden_card_of(kind: str, *images: str) -> str:
+    bundle = read_bundle(GOLDEN.with_name("v2") / kind)
     line = first_line(bundle.manifest, created=WHEN, expires=None)
     text = card(
         line, {"1.0": bundle.manifest}, url="hf://acme/base-layers", signers=[KEY],
-        images={name: f"plots/{name}.png" for name in ("curves", "sweep")}, shown=present(bundle),
+        images={name: f"plots/{name}.png" for name in images}, shown=present(bundle),
     )  # fmt: skip
     return text.replace(f"Safelatch {__version__}", "Safelatch VERSION")
+
+
+def golden_card_of_layers() -> str:
+    return golden_card_of("safety-layers", "curves", "sweep")
+
+
+def golden_card_of_a_mask() -> str:
+    return golden_card_of("esi-mask", "layers", "components")
 
 
 def a_manifest(**changes: Any) -> Manifest:
@@ -150,6 +158,10 @@ def test_golden_card_of_a_planted_lock() -> None:
 
 def test_the_golden_card_of_safety_layers() -> None:
     assert golden_card_of_layers() == (GOLDEN / "README.safety-layers.md").read_text("utf-8")
+
+
+def test_the_golden_card_of_an_esi_mask() -> None:
+    assert golden_card_of_a_mask() == (GOLDEN / "README.esi-mask.md").read_text("utf-8")
 
 
 def test_front_matter_is_what_the_hub_reads() -> None:
@@ -369,4 +381,5 @@ if __name__ == "__main__":
     GOLDEN.mkdir(parents=True, exist_ok=True)
     (GOLDEN / "README.md").write_text(golden_card(), encoding="utf-8")
     (GOLDEN / "README.safety-layers.md").write_text(golden_card_of_layers(), encoding="utf-8")
+    (GOLDEN / "README.esi-mask.md").write_text(golden_card_of_a_mask(), encoding="utf-8")
     print(json.dumps({"written": str(GOLDEN / "README.md")}))

@@ -20,6 +20,7 @@ import json
 import math
 import pickle
 import pickletools
+import runpy
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -238,6 +239,11 @@ def safelock(data: bytes) -> Any:
     return layers
 
 
+def indices(data: bytes) -> Any:
+    """Return the lists of indices by name; ``_pickle_indices``, beside this script, reads them."""
+    return runpy.run_path(__file__.replace("_child", "_indices"))["index_lists"](data, RefusedError)
+
+
 def plain(array: Array) -> dict[str, Any]:
     """Return the JSON form of an array.
 
@@ -258,7 +264,7 @@ def shown(value: Any) -> str:
 FAULTS = (pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError, EOFError,
           ImportError, ArithmeticError, RecursionError)  # fmt: skip
 """What an unpickler raises about bytes that are no pickle."""
-LAYOUTS: dict[str, Callable[[bytes], Any]] = {"safelock": safelock}
+LAYOUTS: dict[str, Callable[[bytes], Any]] = {"safelock": safelock, "indices": indices}
 
 
 def main() -> int:

@@ -34,7 +34,7 @@ WALL_S = 30.0
 GET_AGAIN = "Get the file again from where it was published, and compare its SHA-256."
 """Hint of every error about such a file."""
 
-Layout = Literal["safelock"]
+Layout = Literal["safelock", "indices"]
 _CHILD = Path(__file__).with_name("_pickle_child.py")
 _NOWHERE = Path(Path(__file__).anchor)
 

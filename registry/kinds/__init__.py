@@ -157,6 +157,7 @@ KINDS: dict[str, Kind] = {
                 ),
             ),
             splits=("make", "calibrate"),
+            imports=(".pkl", ".pickle"),
             rewrites=True,
         ),
     )

@@ -19,7 +19,7 @@ Optional are also ``require_base`` in ``extract`` (``RequireBaseVerb``), ``train
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -157,8 +157,26 @@ class Bindable(Protocol):
         """Return the body of a draft for a base of this geometry, or raise ``GeometryError``."""
 
 
+@runtime_checkable
+class BindableToWeights(Protocol):
+    """The same, where the body says something of the weights of its base."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what people ask about it."""
+
+    def bind_weights(self, record: BaseRecord, base: BaseTensors) -> Body:
+        """Return the body of a draft for this base, or raise ``GeometryError``."""
+
+
 class Foreign(Bindable, Protocol):
     """What a file that somebody else made says; ``describe`` follows from the tensors."""
+
+    def to_tensors(self) -> dict[str, Any]:
+        """Return its tensors, NumPy arrays."""
+
+
+class ForeignOfWeights(BindableToWeights, Protocol):
+    """The same, of what is bound to weights."""
 
     def to_tensors(self) -> dict[str, Any]:
         """Return its tensors, NumPy arrays."""
@@ -170,10 +188,10 @@ class ForeignVerb(Protocol):
     FOREIGN_FORMAT: str
     """What is read, in one line."""
 
-    def read_foreign(self, data: bytes, *, what: str) -> Foreign:
+    def read_foreign(self, data: bytes, *, what: str) -> Foreign | ForeignOfWeights:
         """Return what the file of these bytes says; ``what`` is its name in errors."""
 
-    def parse_foreign(self, tensors: Mapping[str, Any]) -> Foreign:
+    def parse_foreign(self, tensors: Mapping[str, Any]) -> Foreign | ForeignOfWeights:
         """Return the same from the tensors that ``Foreign.to_tensors`` gave."""
 
 

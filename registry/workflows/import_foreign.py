@@ -26,16 +26,19 @@ from registry.artifact.unbound import (
     make_unbound,
     read_unbound,
 )
-from registry.digest import canonical_json
-from registry.errors import SchemaViolationError, UsageError
+from registry.checkpoint.reader import Checkpoint
+from registry.digest import canonical_json, digest_bytes
+from registry.errors import DigestMismatchError, SchemaViolationError, UsageError
 from registry.kinds import KINDS, kind_of
+from registry.kinds.contract import BindableToWeights
 from registry.moment import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from registry.artifact.bundle import Bundle
-    from registry.kinds.contract import Bindable, Foreign
+    from registry.checkpoint.record import BaseRecord
+    from registry.kinds.contract import Bindable, Foreign, ForeignOfWeights, ForeignVerb
     from registry.workflows.identify import Identified
 
 _TOOL = {"safelatch": __version__}
@@ -59,7 +62,7 @@ class Opened:
     given: str
     kind: str
     source: Source
-    contents: Bindable
+    contents: Bindable | BindableToWeights
     tensors: Mapping[str, Any] | None
 
     def unbound(self) -> Unbound:
@@ -82,10 +85,16 @@ class Opened:
         """Return the draft for ``base``; one with a strength is uncalibrated.
 
         Raises:
-            GeometryError: the base has no such heads, or is not of the published geometry.
+            GeometryError: the base has no such heads or parameters, or is not of the published
+                geometry.
+            DigestMismatchError: its files changed since they were identified.
         """
         record, created, origin = base.record, stamp(), self.source.to_dict()
-        body = self.contents.bind(record.geometry)
+        if isinstance(self.contents, BindableToWeights):
+            with Checkpoint.open(base.path) as checkpoint:
+                body = self.contents.bind_weights(record, _Weights(checkpoint, record))
+        else:
+            body = self.contents.bind(record.geometry)
         manifest = Manifest(
             kind=self.kind,
             created=created,
@@ -103,6 +112,26 @@ class Opened:
             provenance={"tool": _TOOL, "seed": None, "data": [], "imported": origin},
         )
         return make_bundle(manifest, body.to_tensors(), record.to_tensors())
+
+
+class _Weights:
+    """The weights of a base whose files were read just now."""
+
+    def __init__(self, checkpoint: Checkpoint, record: BaseRecord) -> None:
+        self._checkpoint = checkpoint
+        self._digests = {entry.name: entry.digest for entry in record.entries}
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a tensor, of the digest that the record states."""
+        data = self._checkpoint.read(name)
+        digest, expected = digest_bytes(data), self._digests[name]
+        if digest != expected:
+            raise DigestMismatchError(
+                f"{self._checkpoint.path}: expected {name} of {expected}, got {digest}: the files "
+                "changed since they were read.",
+                hint="Import again once nobody writes to the base.",
+            )
+        return data
 
 
 def import_file(
@@ -131,7 +160,7 @@ def open_source(given: str) -> Opened:
             hint=f"What was published for a model: safelatch import {_PUBLISHED}{known[0]} "
             "--base BASE --out DIR",
         )
-    contents: Bindable = kind.verb("extract").PUBLISHED[name.lower()]
+    contents: Bindable | BindableToWeights = kind.verb("extract").PUBLISHED[name.lower()]
     source = Source.of(
         canonical_json(contents.describe()),
         name=_PUBLISHED + name.lower(),
@@ -169,7 +198,7 @@ def describe_unbound(folder: Path) -> dict[str, Any]:
     return {**state, **unbound.to_dict(), "contents": contents}
 
 
-def _of_file(path: Path) -> tuple[str, Source, Foreign]:
+def _of_file(path: Path) -> tuple[str, Source, Foreign | ForeignOfWeights]:
     suffix = path.suffix.lower()
     kinds = [kind for kind in KINDS.values() if suffix in kind.imports]
     if not kinds:
@@ -184,7 +213,7 @@ def _of_file(path: Path) -> tuple[str, Source, Foreign]:
     return kinds[0].name, source, verb.read_foreign(data, what=source.name)
 
 
-def _of_folder(folder: Path) -> tuple[str, Source, Foreign]:
+def _of_folder(folder: Path) -> tuple[str, Source, Foreign | ForeignOfWeights]:
     if not is_unbound(folder):
         raise UsageError(
             f"expected a file, or a folder that an import without a base made, got {folder}.",
@@ -194,9 +223,10 @@ def _of_folder(folder: Path) -> tuple[str, Source, Foreign]:
     return unbound.kind, unbound.source, _parsed(unbound)
 
 
-def _parsed(unbound: Unbound) -> Foreign:
+def _parsed(unbound: Unbound) -> Foreign | ForeignOfWeights:
     """Return what the tensors of ``unbound`` say, which is what its document says of them."""
-    foreign: Foreign = kind_of(unbound.kind).verb("extract").parse_foreign(unbound.tensors())
+    verb: ForeignVerb = kind_of(unbound.kind).verb("extract")
+    foreign = verb.parse_foreign(unbound.tensors())
     stated, found = dict(unbound.contents), foreign.describe()
     if stated != found:
         raise SchemaViolationError(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from registry.kinds.esi_mask.body import MaskBody
 
 DIGEST_BYTES = 32
+IMPORTED_RULE = "imported: the authors' rule, k of all parameters"
+"""The rule of a mask that somebody else made: rho is its share of all parameters of the base."""
 
 _ALL_ONES = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
 """Dtype to the bits of its exponent: where all are set, the value is infinite or NaN."""
@@ -30,8 +32,18 @@ def digest_of(digests: np.ndarray, row: int) -> Digest:
     return Digest(f"blake3:{bytes(digests[row]).hex()}")
 
 
-def count_findings(document: Mapping[str, Any], candidates: Sequence[Matrix]) -> list[str]:
-    """Return what the body says about sizes and the base's record does not."""
+def count_findings(
+    document: Mapping[str, Any], candidates: Sequence[Matrix], parameters: int
+) -> list[str]:
+    """Return what the body says about sizes and the base's record does not.
+
+    Args:
+        document: The body.
+        candidates: The matrices of the base.
+        parameters: How many numbers all tensors of the base have.
+    """
+    if document["rule"] == IMPORTED_RULE:
+        return _imported_findings(document, candidates, parameters)
     weights = sum(matrix.numel for matrix in candidates)
     k = selection_size(document["rho"], candidates)
     pairs = {
@@ -47,12 +59,32 @@ def count_findings(document: Mapping[str, Any], candidates: Sequence[Matrix]) ->
     ]
     if not k:
         findings.append(f"rho: expected a share of at least one weight, got {document['rho']!r}")
+    if document["score"] is None:
+        return [*findings, "score: expected what the weights were ranked by, got None"]
     stability, pairs_scored = document["stability"], document["score"]["pairs"]
     if stability is not None and sum(stability["pairs"]) != pairs_scored:
         findings.append(
             f"stability.pairs: expected {pairs_scored} in both halves, got {stability['pairs']}"
         )
     return findings
+
+
+def _imported_findings(
+    document: Mapping[str, Any], candidates: Sequence[Matrix], parameters: int
+) -> list[str]:
+    """Return the same of a mask that somebody else made, which says nothing of a measurement."""
+    weights = sum(matrix.numel for matrix in candidates)
+    pairs = {
+        "candidates.matrices": (len(candidates), document["candidates"]["matrices"]),
+        "candidates.weights": (weights, document["candidates"]["weights"]),
+        "rho": (document["selected"] / parameters, document["rho"]),
+    }
+    pairs |= {name: (None, document[name]) for name in ("score", "stability", "coverage", "mass")}
+    return [
+        f"{name}: expected {expected!r} of an imported mask, got {got!r:.200}"
+        for name, (expected, got) in pairs.items()
+        if expected != got
+    ]
 
 
 def tensor_findings(

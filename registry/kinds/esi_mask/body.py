@@ -7,6 +7,7 @@ Rules, all checked together and all reported:
 - names and sizes of the matrices are the base record's, by the rule that is stated; nothing that
   the artifact says about sizes is believed;
 - exactly ``k = floor(rho * N)`` weights are selected, and the mask has the digest that is stated;
+  an imported mask has its own rule, no score, and as rho its share of all parameters;
 - every matrix's selected values in the base have a digest, and stored values are the values with
   these digests; new values are as many, and finite;
 - receipts (mass, coverage) have a row for what the base has, and their counts are the mask's.
@@ -65,9 +66,9 @@ class MaskBody:
     Attributes:
         matrices: The candidates, sorted by name.
         mask: Which of their weights are selected.
-        rho: Share of the candidates' weights that is selected.
+        rho: Share of the candidates' weights that is selected; of all parameters if imported.
         family: ``model_type`` of the base.
-        score: What the weights were ranked by, over how many pairs.
+        score: What the weights were ranked by, over how many pairs; ``None`` if imported.
         digests: BLAKE3 of the base's selected values of each matrix, uint8 [matrices, 32].
         form: ``mask`` or ``delta``.
         values: The base's selected values: raw bytes, uint8; ``None`` where they are left out.
@@ -76,6 +77,7 @@ class MaskBody:
         stability: How far masks of two halves of the pairs agree; ``None`` if not measured.
         coverage: Tokens that each expert was given, a row per layer; ``None`` without experts.
         mass: Sum of the scores per layer and component; ``None`` if not kept.
+        rule: Which weights were candidates, or that the mask was imported.
         entries: The base's tensors that hold the matrices, by name; empty until read from a bundle.
         samples: Their sampled raw bits, by name; empty until read from a bundle.
     """
@@ -84,7 +86,7 @@ class MaskBody:
     mask: PackedMask
     rho: float
     family: str
-    score: Mapping[str, Any]
+    score: Mapping[str, Any] | None
     digests: np.ndarray
     form: str = MASK
     values: np.ndarray | None = None
@@ -93,6 +95,7 @@ class MaskBody:
     stability: Mapping[str, Any] | None = None
     coverage: tuple[Mapping[str, Any], ...] | None = None
     mass: tuple[Mapping[str, Any], ...] | None = None
+    rule: str = RULE
     entries: Mapping[str, Entry] = field(default_factory=dict)
     samples: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -149,13 +152,13 @@ class MaskBody:
         return {
             "schema": SCHEMA,
             "form": self.form,
-            "rule": RULE,
+            "rule": self.rule,
             "rho": self.rho,
             "candidates": {"matrices": len(self.matrices), "weights": self.weights},
             "selected": self.selected,
             "mask": self.mask.digest(),
             "values": self.values is not None,
-            "score": dict(self.score),
+            "score": None if self.score is None else dict(self.score),
             "stability": None if self.stability is None else dict(self.stability),
             "coverage": None if self.coverage is None else [dict(row) for row in self.coverage],
             "mass": None if self.mass is None else [dict(row) for row in self.mass],
@@ -176,18 +179,21 @@ class MaskBody:
         share = self.selected / self.weights
         used = sum(1 for count in self.counts.values() if count)
         unrouted = sum(row["tokens"].count(0) for row in self.coverage or ())
-        judge = self.score["judge"]
         return {
             "form": self.form,
             "selected": f"{self.selected:,} of {self.weights:,} weights ({share:.2%})",
             "matrices": f"{used:,} of {len(self.matrices):,}",
-            "score": self.score["name"],
-            **({} if judge is None else {"judge": judge["name"]}),
-            "pairs": self.score["pairs"],
+            **self._ranked(),
             **({} if self.stability is None else {"jaccard": self.stability["jaccard"]}),
             **({} if self.coverage is None else {"experts_without_tokens": unrouted}),
             "values": "the base's are in the bundle" if self.values is not None else "left out",
         }
+
+    def _ranked(self) -> dict[str, Any]:
+        if self.score is None:
+            return {"rule": self.rule}
+        judge = {} if self.score["judge"] is None else {"judge": self.score["judge"]["name"]}
+        return {"score": self.score["name"], **judge, "pairs": self.score["pairs"]}
 
 
 def parse(bundle: Bundle) -> MaskBody:
@@ -205,7 +211,7 @@ def parse(bundle: Bundle) -> MaskBody:
     record = BaseRecord.from_tensors(bundle.base_tensors())
     candidates = matrices(record.entries, sites_for(record.geometry.family), record.geometry)
     tensors = bundle.tensors()
-    findings = count_findings(document, candidates)
+    findings = count_findings(document, candidates, record.numel)
     findings += tensor_findings(document, tensors, candidates)
     _require(findings)
     numels = {matrix.name: matrix.numel for matrix in candidates}
@@ -226,6 +232,7 @@ def parse(bundle: Bundle) -> MaskBody:
         stability=document["stability"],
         coverage=None if document["coverage"] is None else tuple(document["coverage"]),
         mass=None if document["mass"] is None else tuple(document["mass"]),
+        rule=document["rule"],
         entries={entry.name: entry for entry in record.entries if entry.name in tensor_names},
         samples={name: record.samples[name] for name in tensor_names},
     )

@@ -14,6 +14,9 @@ from registry.errors import UsageError
 from registry.kinds.esi_mask._candidates import live_candidates, require_base
 from registry.kinds.esi_mask._gradients import gradients, halves
 from registry.kinds.esi_mask._impact import Impact, agreement, rounded, spread
+from registry.kinds.esi_mask._imported import FORMAT as FOREIGN_FORMAT
+from registry.kinds.esi_mask._imported import parse_imported as parse_foreign
+from registry.kinds.esi_mask._imported import read_indices as read_foreign
 from registry.kinds.esi_mask._matrices import held, selection_size
 from registry.kinds.esi_mask._packed import PackedMask, pack
 from registry.kinds.esi_mask._scores import GuardLogOdds, RefusalLogOdds
@@ -37,11 +40,14 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 __all__ = [
+    "FOREIGN_FORMAT",
     "Extraction",
     "GuardLogOdds",
     "RefusalLogOdds",
     "extract",
     "find_mask",
+    "parse_foreign",
+    "read_foreign",
     "require_base",
 ]
 

@@ -197,7 +197,7 @@ def test_files_of_other_suffixes_and_folders_of_other_things_are_not_imported(
     refusal(
         UsageError,
         lambda: import_file(tmp_path / "x.pt"),
-        "expected a file that ends in .safelock, got 'x.pt'.",
+        "expected a file that ends in .pickle, .pkl, .safelock, got 'x.pt'.",
     )
     refusal(
         UsageError,

@@ -8,7 +8,7 @@ base still holds in a fine-tune; a kind that found nothing that could change lea
 ``present`` is optional in ``body``: what a card shows of an artifact, see ``PresentVerb``; a kind
 without it is shown by its title and its paper.
 ``read_foreign`` and ``parse_foreign`` are optional in ``extract``, and there where the kind's row
-names suffixes it ``imports``: see ``ForeignVerb``. ``PUBLISHED``, a mapping from name to
+names suffixes it ``imports``: see ``foreign``. ``PUBLISHED``, a mapping from name to
 ``Bindable``, is there where the row names what is ``published``; no two kinds share a name.
 ``content`` is optional in a body: the digest of what it puts on a model, where the digest of its
 tensors does not say that; what has the same content is on a model once.
@@ -19,7 +19,7 @@ Optional are also ``require_base`` in ``extract`` (``RequireBaseVerb``), ``train
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -145,54 +145,6 @@ class RequireBaseVerb(Protocol):
 
     def require_base(self, model: Any, record: BaseRecord) -> None:
         """Raise if ``model`` does not hold the base as its files do."""
-
-
-class Bindable(Protocol):
-    """What somebody else found, before it is bound to a base."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return what people ask about it."""
-
-    def bind(self, geometry: Geometry) -> Body:
-        """Return the body of a draft for a base of this geometry, or raise ``GeometryError``."""
-
-
-@runtime_checkable
-class BindableToWeights(Protocol):
-    """The same, where the body says something of the weights of its base."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return what people ask about it."""
-
-    def bind_weights(self, record: BaseRecord, base: BaseTensors) -> Body:
-        """Return the body of a draft for this base, or raise ``GeometryError``."""
-
-
-class Foreign(Bindable, Protocol):
-    """What a file that somebody else made says; ``describe`` follows from the tensors."""
-
-    def to_tensors(self) -> dict[str, Any]:
-        """Return its tensors, NumPy arrays."""
-
-
-class ForeignOfWeights(BindableToWeights, Protocol):
-    """The same, of what is bound to weights."""
-
-    def to_tensors(self) -> dict[str, Any]:
-        """Return its tensors, NumPy arrays."""
-
-
-class ForeignVerb(Protocol):
-    """The optional part of ``extract.py``: no torch, and nothing of the file is run."""
-
-    FOREIGN_FORMAT: str
-    """What is read, in one line."""
-
-    def read_foreign(self, data: bytes, *, what: str) -> Foreign | ForeignOfWeights:
-        """Return what the file of these bytes says; ``what`` is its name in errors."""
-
-    def parse_foreign(self, tensors: Mapping[str, Any]) -> Foreign | ForeignOfWeights:
-        """Return the same from the tensors that ``Foreign.to_tensors`` gave."""
 
 
 class GuardReport(Protocol):

@@ -30,7 +30,7 @@ from registry.checkpoint.reader import Checkpoint
 from registry.digest import canonical_json, digest_bytes
 from registry.errors import DigestMismatchError, SchemaViolationError, UsageError
 from registry.kinds import KINDS, kind_of
-from registry.kinds.contract import BindableToWeights
+from registry.kinds.foreign import BindableToWeights
 from registry.moment import stamp
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from registry.artifact.bundle import Bundle
     from registry.checkpoint.record import BaseRecord
-    from registry.kinds.contract import Bindable, Foreign, ForeignOfWeights, ForeignVerb
+    from registry.kinds.foreign import Bindable, Foreign, ForeignOfWeights, ForeignVerb
     from registry.workflows.identify import Identified
 
 _TOOL = {"safelatch": __version__}

@@ -177,7 +177,9 @@ def read_indices(data: bytes, *, what: str) -> ImportedMask:
     for row in unpickle(data, "indices", what=what):
         name, size, digits = row
         if type(name) is not str or size not in {4, 8} or type(digits) is not str:
-            raise UnsafeFormatError(f"{what}: expected an answer about it, got another.")
+            raise UnsafeFormatError(
+                f"{what}: expected an answer about it, got another.", hint=GET_AGAIN
+            )
         array = np.frombuffer(bytes.fromhex(digits), f"<i{size}").astype(np.int64)
         if array.size:
             found[name] = np.sort(array)

@@ -11,12 +11,11 @@ from registry.errors import UnsupportedSchemaVersionError, UsageError
 from registry.kinds import KINDS, Verb, kind_of, parse_body
 from registry.kinds.contract import (
     CONTRACT,
-    Bindable,
-    ForeignVerb,
     PatchesVerb,
     PresentVerb,
     TrainingConfigVerb,
 )
+from registry.kinds.foreign import Bindable, ForeignVerb
 
 
 def test_the_contract_speaks_of_the_six_verbs():

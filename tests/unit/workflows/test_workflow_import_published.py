@@ -114,5 +114,5 @@ def test_a_file_of_such_a_name_is_reached_by_its_path(tmp_path: Path) -> None:
     refusal(
         UsageError,
         lambda: open_source(str(tmp_path / "published:gemma-2b-it")),
-        "expected a file that ends in .safelock, got 'published:gemma-2b-it'.",
+        "expected a file that ends in .pickle, .pkl, .safelock, got 'published:gemma-2b-it'.",
     )

@@ -32,12 +32,12 @@ _LONGEST_WRITING_S = 24 * 3600
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 
 
-def write_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
+def write_file(path: Path, data: bytes | Iterable[Piece], *, mode: int | None = None) -> None:
     """Write ``data`` to ``path``, in place of what is there; its folder is made if need be.
 
     Args:
         path: Where.
-        data: All of it.
+        data: All of it, or pieces of it one after the other, so that it need not be in memory.
         mode: Permissions; what the process gives new files by default.
 
     Raises:

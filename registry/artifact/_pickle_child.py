@@ -20,7 +20,6 @@ import json
 import math
 import pickle
 import pickletools
-import runpy
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,7 @@ class RefusedError(Exception):
     """The file is not what is read here; the text is one sentence without its end."""
 
 
-def limit() -> None:
+def limit(cpu_seconds: int = CPU_SECONDS) -> None:
     """Set what this process may use, for good.
 
     Raises:
@@ -64,7 +63,7 @@ def limit() -> None:
     import resource
 
     bounds = {
-        "RLIMIT_AS": MEMORY_BYTES, "RLIMIT_CPU": CPU_SECONDS, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0,
+        "RLIMIT_AS": MEMORY_BYTES, "RLIMIT_CPU": cpu_seconds, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0,
         "RLIMIT_NOFILE": OPEN_FILES, "RLIMIT_NPROC": 0,
     }  # fmt: skip
     for name, most in bounds.items():
@@ -239,11 +238,6 @@ def safelock(data: bytes) -> Any:
     return layers
 
 
-def indices(data: bytes) -> Any:
-    """Return the lists of indices by name; ``_pickle_indices``, beside this script, reads them."""
-    return runpy.run_path(__file__.replace("_child", "_indices"))["index_lists"](data, RefusedError)
-
-
 def plain(array: Array) -> dict[str, Any]:
     """Return the JSON form of an array.
 
@@ -264,7 +258,7 @@ def shown(value: Any) -> str:
 FAULTS = (pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError, EOFError,
           ImportError, ArithmeticError, RecursionError)  # fmt: skip
 """What an unpickler raises about bytes that are no pickle."""
-LAYOUTS: dict[str, Callable[[bytes], Any]] = {"safelock": safelock, "indices": indices}
+LAYOUTS: dict[str, Callable[[bytes], Any]] = {"safelock": safelock}
 
 
 def main() -> int:

@@ -48,8 +48,8 @@ SCHEMA = "safelatch/unbound/v1"
 UNBOUND, TENSORS = "unbound.json", "tensors.safetensors"
 DOCUMENT_LIMIT = 1 << 20
 """Most bytes of ``unbound.json``."""
-TENSORS_LIMIT = 64 << 20
-"""Most bytes of the tensors: files that are imported have at most 16 MiB, of two-byte numbers."""
+TENSORS_LIMIT = 8 << 30
+"""Most bytes of the tensors: files that are imported have at most 4 GiB, of two-byte numbers."""
 IMPORT_AGAIN = "Import the file again: safelatch import FILE --out DIR"
 """Hint of every error about a folder that cannot be used."""
 

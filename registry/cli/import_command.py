@@ -18,20 +18,23 @@ if TYPE_CHECKING:
     from registry.workflows.import_foreign import Opened
 
 
+_SUFFIXES = ", ".join(suffix for kind in KINDS.values() for suffix in kind.imports)
 _NAMES = [f"published:{name}" for kind in KINDS.values() for name in kind.published]
 
 
 @click.command(
     "import",
-    help="Import an official .safelock file, or a published range.\n\n"
-    "Nothing of a file is executed. Without --base the result can be looked at alone. FILE may be "
-    "such a result: with --base it is bound to the base it was made from, as a draft whose "
-    "strength is still to be measured.\n\n"
+    help="Import an official file of a method, or a published range.\n\n"
+    f"FILE ends in {_SUFFIXES}. A safety-lock is a .safelock; an esi-mask is a pickle of the "
+    "indices that ESI's code writes (.pkl, .pickle). Nothing of a file is executed. Without --base "
+    "the result can be looked at alone. FILE may be such a result: with --base it is bound to the "
+    "base it was made from, as a draft; a lock's strength is still to be measured then.\n\n"
     "FILE may also name what a paper gives for one model, published and not measured again; its "
     f"base is needed then. There are: {', '.join(_NAMES)}.",
     epilog=example(
         "safelatch import theirs.safelock --out ./unbound",
         "safelatch import theirs.safelock --base ./my-base --out ./lock",
+        "safelatch import theirs.pkl --base ./my-base --out ./mask",
         f"safelatch import {_NAMES[0]} --base MODEL --out ./layers",
     ),
 )

@@ -84,6 +84,13 @@ class Invocation:
                 opened = stack.enter_context(self.registry())
             yield opened
 
+    @contextmanager
+    def registry_for(self, reference: Reference | None) -> Iterator[Registry | None]:
+        """Yield the registry; ``None`` only where there is none and a place is named."""
+        is_place = reference is not None and reference.scheme in {"file", "hf"}
+        with self.registry_if_any() if is_place else self.registry() as opened:
+            yield opened
+
     def emit(
         self,
         *,

@@ -27,6 +27,7 @@ from registry.cli import (
     lineage,
     make_commands,
     model_commands,
+    project_command,
     registry_commands,
     transfer_commands,
 )
@@ -62,6 +63,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Make an artifact", make_commands.COMMANDS + import_command.COMMANDS),
     ("Sign and withdraw", (key_commands.key, *line_commands.COMMANDS)),
     ("Share", transfer_commands.COMMANDS),
+    ("Write a model", project_command.COMMANDS),
     ("Ask about a model", model_commands.COMMANDS + lineage.COMMANDS),
     ("Try it", demo.COMMANDS),
     ("In your shell", completion.COMMANDS),

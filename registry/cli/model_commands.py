@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,11 +29,9 @@ from registry.cli.outfile import require_place
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-    from registry.reference import Reference
-    from registry.store.catalog import Registry
     from registry.workflows.identify import Identified
 
 NO, REFUSED = 1, 3
@@ -120,7 +117,7 @@ def check(  # noqa: PLR0917 -- click passes them by name
         raise click.UsageError("--data goes with --measure.", context)
     reference = reference_to(ref)
     identified, weights, recorded = None, None, False
-    with _registry_for(invocation, reference) as registry:
+    with invocation.registry_for(reference) as registry:
         bundle = find_bundle(reference, registry)
         if is_adapter(expanded(model)):
             _refuse_measuring(model, measure=measure)
@@ -175,7 +172,8 @@ def inspect(
     from registry.workflows.inspect import inspect_adapter, speaks_of_adapters
 
     reference = None if ref is None else reference_to(ref)
-    with _registry_for(invocation, reference) as registry:
+    with invocation.registry_for(reference) as registry:
+        bases = registry or invocation.settings().db_url
         bundles = [] if reference is None else [find_bundle(reference, registry)]
         if bundles and is_adapter(expanded(model)) and speaks_of_adapters(bundles[0]):
             inspections = inspect_adapter(model, bundles)
@@ -184,12 +182,16 @@ def inspect(
             if registry is not None and reference is None:
                 weights = find_base(registry, identified).base.weights
                 bundles = bundles_for_base(registry, weights)
-            inspections = inspect_bytes(identified, bundles)
+            inspections = inspect_bytes(identified, bundles, bases=bases)
     found = [inspection.to_dict() for inspection in inspections]
     if not found:
         invocation.say("its base is registered, no active artifact is")
+    for each in inspections:
+        if each.alone is not None:
+            invocation.say(f"{each.artifact}: the base's weights were not read: {each.alone}")
+    shown = [i.to_dict() | {"shown": i.shown} for i in inspections]
     invocation.emit(
-        text=lambda: inspections_text(found),
+        text=lambda: inspections_text(shown),
         document=found,
         table=inspections_csv(found),
     )
@@ -253,14 +255,6 @@ def _read(
         return read_model(
             invocation, model, revision=revision, use_cache=not no_cache, progress=progress
         )
-
-
-@contextmanager
-def _registry_for(invocation: Invocation, reference: Reference | None) -> Iterator[Registry | None]:
-    """Yield the registry; ``None`` only where there is none and a folder was named."""
-    is_place = reference is not None and reference.scheme in {"file", "hf"}
-    with invocation.registry_if_any() if is_place else invocation.registry() as registry:
-        yield registry
 
 
 COMMANDS: tuple[click.Command, ...] = (fingerprint, check, inspect, audit)

@@ -82,6 +82,21 @@ def read_base(
     return BaseModel(identified, found.name if found is not None else default_name(identified))
 
 
+def base_place(invocation: Invocation, text: str) -> str:
+    """Return where the files are of the base that ``text`` names: a path or Hub id as it is.
+
+    Raises:
+        BaseNotFoundError: nothing of this name.
+        CheckpointNotFoundError: a registered base whose files are gone.
+    """
+    from registry.plainfile import expanded
+    from registry.workflows.bases import registered_files
+    from registry.workflows.identify import locate
+
+    known = None if expanded(text).exists() else _registered(invocation, text)
+    return text if known is None else str(locate(*registered_files(known))[0])
+
+
 def open_live(model: Identified, device: str = "auto") -> tuple[Any, Any]:
     """Return the live model and its tokenizer, proven to be the files that were read.
 

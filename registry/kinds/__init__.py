@@ -152,8 +152,9 @@ KINDS: dict[str, Kind] = {
                 ),
                 Option(
                     "halves",
-                    default=False,
-                    help="Measure how far the masks of two halves of the pairs agree.",
+                    default=True,
+                    help="Measure how far the masks of two halves of the pairs agree; takes the "
+                    "gradients' memory twice.",
                 ),
             ),
             splits=("make", "calibrate"),

@@ -12,6 +12,8 @@ names suffixes it ``imports``: see ``foreign``. ``PUBLISHED``, a mapping from na
 ``Bindable``, is there where the row names what is ``published``; no two kinds share a name.
 ``content`` is optional in a body: the digest of what it puts on a model, where the digest of its
 tensors does not say that; what has the same content is on a model once.
+``describe`` is optional in what ``inspect`` found: what people are shown of it by name, where its
+JSON form is more than they want; values are plain, or rows of a table.
 Optional are also ``require_base`` in ``extract`` (``RequireBaseVerb``), ``training_config`` in
 ``guard`` (``TrainingConfigVerb``), ``inspect_adapter`` and ``patches`` in ``inspect``
 (``InspectAdapterVerb``, ``PatchesVerb``).
@@ -23,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    import numpy as np
 
     from registry.artifact.bundle import Bundle
     from registry.artifact.manifest import Manifest
@@ -42,6 +46,16 @@ class Notes(Protocol):
 
     def keep(self, key: str, value: Any) -> None:
         """Keep ``value``, JSON values, before anything else is measured."""
+
+    def recall_tensors(self, key: str) -> tuple[Any, Mapping[str, np.ndarray]] | None:
+        """Return the value and the arrays that were kept under ``key``; ``None`` if none were."""
+
+    def keep_tensors(self, key: str, value: Any, tensors: Mapping[str, np.ndarray]) -> None:
+        """Keep arrays that may be as large as the model, with a value, in place of those before.
+
+        Raises:
+            HostError: there is no room for both; those before are there still.
+        """
 
 
 class BaseTensors(Protocol):
@@ -160,7 +174,8 @@ class ModelGuard(Protocol):
     mode: str | None
     """What is kept and what is trained, where the kind has a choice."""
     has_vectors: bool
-    """Whether it trains vectors of its own: ``parameters``, ``clip`` and ``delta`` are there."""
+    """Whether it trains vectors of its own: ``parameters``, ``clip``, ``exchange`` and ``delta``
+    are there."""
     is_shared: bool
     """Whether it was asked for again, and more than one caller has it."""
 
@@ -254,7 +269,10 @@ class PatchesVerb(Protocol):
     def inspect_beside(
         self, checkpoint: Checkpoint, body: Any, sites: Sites, base: BaseTensors
     ) -> Inspection:
-        """Look for the artifact, and compare with the base's weights where that tells more."""
+        """Look for the artifact, and compare with the base's weights where that tells more.
+
+        What is ``stored`` is the same without them.
+        """
 
 
 CONTRACT: dict[str, type[Any]] = {

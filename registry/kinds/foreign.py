@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from registry.artifact.foreign_file import ForeignFile
     from registry.checkpoint.geometry import Geometry
     from registry.checkpoint.record import BaseRecord
     from registry.kinds.contract import BaseTensors, Body
@@ -53,8 +54,8 @@ class ForeignVerb(Protocol):
     FOREIGN_FORMAT: str
     """What is read, in one line."""
 
-    def read_foreign(self, data: bytes, *, what: str) -> Foreign | ForeignOfWeights:
-        """Return what the file of these bytes says; ``what`` is its name in errors."""
+    def read_foreign(self, file: ForeignFile) -> Foreign | ForeignOfWeights:
+        """Return what the file says, which is read to its end."""
 
     def parse_foreign(self, tensors: Mapping[str, Any]) -> Foreign | ForeignOfWeights:
         """Return the same from the tensors that ``Foreign.to_tensors`` gave."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.report.table import Table, cell, to_json
+from registry.report.table import Table, cell, pairs, to_json
 from registry.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+_MOST_ROWS = 30
 
 
 def line(*words: Any) -> str:
@@ -45,18 +48,35 @@ def _measured_tables(measured: Mapping[str, Any]) -> tuple[Table, Table]:
 
 
 def inspections_text(documents: Sequence[Mapping[str, Any]]) -> str:
-    """Return what bytes carry, and below it what a kind found part by part."""
-    parts = [
-        f"{cell(document['artifact'])}  {cell(document['model'])}\n{_rows(value).to_text()}"
-        for document in documents
-        for value in document["found"].values()
-        if _is_rows(value)
-    ]
-    return "\n\n".join([inspections_table(documents).to_text(), *parts])
+    """Return what bytes carry, and below it what a kind found part by part.
+
+    Args:
+        documents: ``Inspection.to_dict()`` each; with ``shown``, which is printed in place of
+            ``found`` where it is not ``None``.
+    """
+    table = [{**each, "found": {}} if each.get("shown") else each for each in documents]
+    parts = []
+    for document in documents:
+        head = f"{cell(document['artifact'])}  {cell(document['model'])}"
+        shown = document.get("shown")
+        members = shown or document["found"]
+        if shown:
+            head += f"\n{pairs({n: v for n, v in shown.items() if not isinstance(v, list)})}"
+            parts.append(head)
+            head = ""
+        parts += [f"{head}\n{_listed(v)}".lstrip() for v in members.values() if _is_rows(v)]
+    return "\n\n".join([inspections_table(table).to_text(), *parts])
 
 
 def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _listed(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return records as text; of very many the first, and how many more."""
+    more = len(records) - _MOST_ROWS
+    text = _rows(records[:_MOST_ROWS]).to_text()
+    return f"{text}\nand {more:,} more; all of them: --format json" if more > 0 else text
 
 
 def _rows(records: Sequence[Mapping[str, Any]]) -> Table:

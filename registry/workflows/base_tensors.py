@@ -101,29 +101,47 @@ class BaseTensors:
     def _other_model(self) -> str:
         weights = self._bundle.manifest.base_weights
         return (
-            f"Name the base itself, base=DIR, whose weights are {weights}. What a folder holds: "
+            f"Name the base itself, whose weights are {weights}. What a folder holds: "
             "safelatch fingerprint DIR"
         )
 
     def _open(self) -> Checkpoint:
         record = BaseRecord.from_tensors(self._bundle.base_tensors())
         self._entries = {entry.name: entry for entry in record.entries}
-        return self._opened.enter_context(Checkpoint.open(self._path()))
+        path = base_files(self._bundle, self._place, self._registry)
+        return self._opened.enter_context(Checkpoint.open(path))
 
-    def _path(self) -> Path:
-        if self._place is not None:
-            return locate(self._place)[0]
-        promised = self._bundle.manifest.base
-        with registry_if_any(self._registry) as opened:
-            try:
-                known = None if opened is None else opened.base(promised.weights)
-            except BaseNotFoundError:
-                known = None
-            if known is None:
-                raise CheckpointNotFoundError(
-                    f"expected the weights of the base {promised.name} "
-                    f"({short(promised.weights)}), got neither base= nor a registry that has it.",
-                    hint="Say where it is: base=DIR, or register it: safelatch base add MODEL",
-                )
-            locator, revision = registered_files(known)
-        return locate(locator, revision)[0]
+
+def base_files(
+    bundle: Bundle,
+    place: str | os.PathLike[str] | None = None,
+    registry: Registry | str | None = None,
+) -> Path:
+    """Return where files of the base of ``bundle`` are; what they hold is not looked at.
+
+    Args:
+        bundle: Its manifest names the base.
+        place: Folder or Hub id of the base; by default the files that the registry knows.
+        registry: Where those are looked up; the default registry, if there is one.
+
+    Raises:
+        CheckpointNotFoundError: the base is not at hand.
+        HubError: the Hub did not give it.
+    """
+    if place is not None:
+        return locate(place)[0]
+    promised = bundle.manifest.base
+    with registry_if_any(registry) as opened:
+        try:
+            known = None if opened is None else opened.base(promised.weights)
+        except BaseNotFoundError:
+            known = None
+        if known is None:
+            raise CheckpointNotFoundError(
+                f"expected the weights of the base {promised.name} "
+                f"({short(promised.weights)}), got neither base= nor a registry that has it.",
+                hint="Say where it is (base=DIR; --base DIR on the command line), or register "
+                "it: safelatch base add MODEL",
+            )
+        locator, revision = registered_files(known)
+    return locate(locator, revision)[0]

@@ -85,7 +85,8 @@ def choose(
         names = [bundle.manifest.label for bundle in rewriting]
         raise NoProtectionError(
             f"expected an artifact that goes onto the model as it is, the registry has "
-            f"{', '.join(names)} for the base {base.name}, which puts the base's weights back.",
+            f"{', '.join(names)} for the base {base.name}, which replaces weights of the model: by "
+            "the base's, or by others that were trained.",
             hint=f"If that is wanted, name it: load_protected(..., artifacts=[{names[0]!r}])",
         )
     labels: dict[str, list[str]] = {}

@@ -8,7 +8,8 @@
     ...                                       # train
     g.verify()                                # raises unless it is bit for bit what it was
 
-A mask can also be trained alone, ``mode="enhance"``: build the optimizer from ``g.parameters()``.
+A mask can also be trained alone, ``mode="enhance"``: build the optimizer from ``g.parameters()``,
+and write what was trained with ``g.save_delta(DIR)``.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import GuardError, UsageError
+from registry.errors import GuardError, UsageError, VerificationError
 from registry.kinds import kind_of, parse_body
 from registry.live.attach import owners
 from registry.live.wrapped import look_under
 from registry.moment import stamp
+from registry.plainfile import expanded
+from registry.workflows.applied import applied_to
 from registry.workflows.check_live import require_compatible
 from registry.workflows.trust import vouched_bundle
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from registry.artifact.bundle import Bundle
     from registry.digest import Digest
@@ -54,6 +58,7 @@ class Guard:
     kind: str
     body: Any = field(repr=False)
     signed_by: tuple[str, ...]
+    _bundle: Bundle = field(repr=False)
     _kept: ModelGuard = field(repr=False)
     verified_at: str | None = None
     evidence: dict[str, Any] | None = None
@@ -94,8 +99,39 @@ class Guard:
         """
         self._with_vectors().clip(max_norm)
 
+    def exchange(self, optimizer: Any) -> None:
+        """Put ``parameters()`` in place of the model's in an optimizer that was built from those.
+
+        Raises:
+            UsageError: the optimizer is built from the model's own parameters.
+            GuardError: it took steps of them already.
+        """
+        self._with_vectors().exchange(optimizer)
+
+    def save_delta(
+        self, out: str | os.PathLike[str], *, data: Digest | None = None, seed: int | None = None
+    ) -> Path:
+        """Write what was trained as a draft to the new folder ``out``, and return its path.
+
+        Args:
+            out: A folder that is not there, or empty; published like one from ``extract``.
+            data: Digest of what it was trained on; a declaration.
+            seed: Seed of the training; a declaration.
+
+        Raises:
+            UsageError: ``out`` is taken, or see ``delta``.
+            VerificationError: something else changed meanwhile.
+            NonFiniteResultError: a trained value is NaN or infinite.
+            HostError: the disk refuses.
+        """
+        from registry.artifact.bundle import require_new_folder, write_bundle
+        from registry.workflows.make import delta_of
+
+        require_new_folder(expanded(out))
+        return write_bundle(delta_of(self._bundle, self, data=data, seed=seed), expanded(out))
+
     def delta(self, *, data: Digest | None = None, seed: int | None = None) -> Body:
-        """Return the body of what was trained; ``workflows.make.delta_of`` makes a bundle of it.
+        """Return the body of what was trained, of which ``save_delta`` writes an artifact.
 
         Args:
             data: Digest of what it was trained on; a declaration.
@@ -214,8 +250,25 @@ def guard(
         kind=manifest.kind,
         body=body,
         signed_by=() if said is None else said.signers,
-        _kept=kind_of(manifest.kind).verb("guard").guard(model, body, mode=mode),
+        _bundle=bundle,
+        _kept=_guarded(model, body, manifest.kind, mode, wrapped.model),
     )
+
+
+def _guarded(model: Any, body: Body, kind: str, mode: str | None, inner: Any) -> ModelGuard:
+    """Return the guard of the kind; what is on the model, and kept from it, is told."""
+    try:
+        found: ModelGuard = kind_of(kind).verb("guard").guard(model, body, mode=mode)
+    except VerificationError as error:
+        put = [entry.label for entry in applied_to(inner) if kind_of(entry.kind).rewrites]
+        if not put:
+            raise
+        raise VerificationError(
+            error.message,
+            hint=f"{', '.join(put)} put other weights there. Take it off first: "
+            "registry.unprotect(model); or guard it in place of this one.",
+        ) from error
+    return found
 
 
 _WITHOUT_GUARD = {

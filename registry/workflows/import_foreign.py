@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from registry import __version__
 from registry.artifact.bundle import make_bundle
+from registry.artifact.foreign_file import opened
 from registry.artifact.manifest import BaseIdentity, Manifest
-from registry.artifact.pickles import read_foreign
 from registry.artifact.unbound import (
     IMPORT_AGAIN,
     UNBOUND,
@@ -34,8 +34,6 @@ from registry.kinds.foreign import BindableToWeights
 from registry.moment import stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from registry.artifact.bundle import Bundle
     from registry.checkpoint.record import BaseRecord
     from registry.kinds.foreign import Bindable, Foreign, ForeignOfWeights, ForeignVerb
@@ -56,14 +54,14 @@ class Opened:
         kind: Kind of artifact.
         source: The file it came from.
         contents: What it says.
-        tensors: What an unbound import would hold; ``None`` where that says nothing more.
+        foreign: What an unbound import would hold; ``None`` where that says nothing more.
     """
 
     given: str
     kind: str
     source: Source
     contents: Bindable | BindableToWeights
-    tensors: Mapping[str, Any] | None
+    foreign: Foreign | ForeignOfWeights | None
 
     def unbound(self) -> Unbound:
         """Return the import without a base.
@@ -71,7 +69,7 @@ class Opened:
         Raises:
             UsageError: it is one already, or was published for a model.
         """
-        if self.tensors is None:
+        if self.foreign is None:
             raise UsageError(
                 f"expected a base for {self.given}, got none: without one there is nothing to "
                 "make of it.",
@@ -79,7 +77,7 @@ class Opened:
                 f"safelatch import {shlex.quote(self.given)} --base BASE --out DIR",
             )
         contents = self.contents.describe()
-        return make_unbound(self.kind, self.source, contents, self.tensors, tool=_TOOL)
+        return make_unbound(self.kind, self.source, contents, self.foreign.to_tensors(), tool=_TOOL)
 
     def bound(self, base: Identified, base_name: str) -> Bundle:
         """Return the draft for ``base``; one with a strength is uncalibrated.
@@ -182,7 +180,7 @@ def open_file(path: Path) -> Opened:
     if path.is_dir():
         return Opened(str(path), *_of_folder(path), None)
     kind, source, foreign = _of_file(path)
-    return Opened(str(path), kind, source, foreign, foreign.to_tensors())
+    return Opened(str(path), kind, source, foreign, foreign)
 
 
 def describe_unbound(folder: Path) -> dict[str, Any]:
@@ -208,9 +206,9 @@ def _of_file(path: Path) -> tuple[str, Source, Foreign | ForeignOfWeights]:
             hint="What can be imported is the official files of a method: safelatch import --help",
         )
     verb = kinds[0].verb("extract")
-    data = read_foreign(path)
-    source = Source.of(data, name=path.name, format=verb.FOREIGN_FORMAT)
-    return kinds[0].name, source, verb.read_foreign(data, what=source.name)
+    with opened(path) as file:
+        foreign = verb.read_foreign(file)
+        return kinds[0].name, file.source(verb.FOREIGN_FORMAT), foreign
 
 
 def _of_folder(folder: Path) -> tuple[str, Source, Foreign | ForeignOfWeights]:

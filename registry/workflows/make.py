@@ -41,6 +41,7 @@ def extract(
     seed: int,
     options: Mapping[str, Any],
     data: PromptSet[Any] | None = None,
+    score: Any = None,
     notes: Notes | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -55,22 +56,29 @@ def extract(
         seed: Seed of every random choice; recorded.
         options: The kind's options (``KINDS[kind].options``).
         data: Rows of the kind's form; its packaged set by default (``KINDS[kind].data``).
+        score: What an ESI mask ranks weights by, in place of its default score.
         notes: Where measurements are kept that an interrupted run need not repeat.
         progress: Called with (stage, done, all).
+
+    Raises:
+        UsageError: artifacts of this kind are made by no score.
+        SafelatchError: see the kind's ``extract``.
     """
     record, verb = base.record, kind_of(kind).verb("extract")
     require_base = getattr(verb, "require_base", None)
     if require_base is not None:
         require_base(model, record)
-    made = verb.extract(
-        model,
-        tokenizer,
-        packaged_data(kind) if data is None else data,
-        seed=seed,
-        options=options,
-        notes=Unkept() if notes is None else notes,
-        progress=progress,
-    )
+    rows = packaged_data(kind) if data is None else data
+    kept = Unkept() if notes is None else notes
+    given = {"seed": seed, "options": options, "notes": kept, "progress": progress}
+    if score is None:
+        made = verb.extract(model, tokenizer, rows, **given)
+    elif hasattr(verb, "find_mask"):
+        made = verb.find_mask(model, score, rows, **given)
+    else:
+        raise UsageError(
+            f"expected no score for a {kind}, whose search has its own.", hint="Leave score= out."
+        )
     created = stamp()
     manifest = Manifest(
         kind=kind,

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.artifact.bundle import Bundle
 from registry.checkpoint.adapter import Adapter, is_adapter
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.copied import Copy
@@ -34,20 +33,24 @@ from registry.plainfile import expanded
 from registry.settings import Settings
 from registry.wholefile import write_folder
 from registry.wording import listed
-from registry.workflows.base_tensors import BaseTensors
+from registry.workflows.base_tensors import BaseTensors, base_files
 from registry.workflows.check import check
-from registry.workflows.find import find_bundle
 from registry.workflows.identify import identify
-from registry.workflows.trust import require_vouched
+from registry.workflows.trust import vouched_bundle
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from registry.artifact.bundle import Bundle
     from registry.reference import Reference
     from registry.store.catalog import Registry
     from registry.workflows.identify import Identified
     from registry.workflows.trust import TrustArgument
+
+    Pieces = Iterable[bytes | memoryview]
+    Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Projection:
         stored: Whether the new files carry the artifact bit for bit; not where the model's dtype is
             too narrow for the base's values.
         found: What the kind found when the new files were read back.
+        signed_by: Trusted keys that signed the artifact.
     """
 
     model: str
@@ -77,10 +81,11 @@ class Projection:
     changed: int
     stored: bool
     found: dict[str, Any]
+    signed_by: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return asdict(self) | {"files": list(self.files)}
+        return asdict(self) | {"files": list(self.files), "signed_by": list(self.signed_by)}
 
 
 def project(
@@ -89,9 +94,11 @@ def project(
     out: str | os.PathLike[str],
     *,
     base: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
     registry: Registry | str | None = None,
     trust: TrustArgument = None,
     settings: Settings | None = None,
+    progress: Progress | None = None,
 ) -> Projection:
     """Write a copy of ``model`` that carries ``artifact`` to the new folder ``out``.
 
@@ -102,14 +109,15 @@ def project(
         out: A folder that is not there, or empty.
         base: Folder or Hub id of the artifact's base: for an adapter, and where the artifact does
             not have the values itself; by default the files of it that the registry knows.
+        revision: Branch, tag or commit of a model on the Hub.
         registry: Where references and the base are looked up; the default registry, if there is
             one.
         trust: Public keys of which one must have signed it, see ``protect``.
         settings: For the cache of what was read.
+        progress: Called with (stage, bytes done, all).
 
     Raises:
-        UsageError: ``out`` is taken, the kind cannot be projected, or an adapter comes without
-            ``base``.
+        UsageError: ``out`` is taken, or the kind cannot be projected.
         CompatibilityError: the model is not of the artifact's base, has other dtypes than floats,
             or the adapter holds whole tensors or biases.
         CheckpointNotFoundError: the base is needed and not at hand.
@@ -118,8 +126,8 @@ def project(
         VerificationError: what was written does not carry the artifact.
     """
     folder = expanded(out)
-    _require_free(folder)
-    bundle = _approved(artifact, registry, trust)
+    _require_free(folder, expanded(model))
+    bundle, said = vouched_bundle(artifact, trust, registry)
     verb = kind_of(bundle.manifest.kind).verb("inspect")
     if not hasattr(verb, "patches"):
         raise UsageError(
@@ -131,17 +139,24 @@ def project(
     with ExitStack() as stack:
         adapter, place = None, model
         if is_adapter(expanded(model)):
-            place = _required_base(base, bundle)
+            place, revision = base_files(bundle, base, registry), None
             adapter = stack.enter_context(Adapter.open(model))
-        source = identify(place, settings=settings or Settings.load())
+        source = identify(
+            place,
+            revision=revision,
+            settings=settings or Settings.load(),
+            progress=_stage(progress, "reading weights"),
+        )
         _require_related(bundle, source, adapter)
         checkpoint = stack.enter_context(Checkpoint.open(source.path))
         tensors = stack.enter_context(BaseTensors(bundle, base, registry))
         sites = sites_for(source.record.geometry.family)
         patches = verb.patches(checkpoint, body, sites, tensors)
         copy = Copy(checkpoint, patches, adapter, sites)
+        total = sum((checkpoint.folder / name).stat().st_size for name in copy.names)
+        files = _counted(copy.files(), total, _stage(progress, "writing the copy"))
         try:
-            write_folder(folder, copy.files())
+            write_folder(folder, files)
         except OSError as error:
             raise _unwritable(folder, error) from error
         try:
@@ -161,47 +176,26 @@ def project(
         changed=copy.changed,
         stored=found.stored,
         found=found.to_dict(),
+        signed_by=() if said is None else said.signers,
     )
 
 
-def _approved(
-    artifact: Bundle | Reference | str | os.PathLike[str],
-    registry: Registry | str | None,
-    trust: TrustArgument,
-) -> Bundle:
-    """Return the bundle, vouched for as ``protect`` asks."""
-
-    def approve(head: Bundle) -> None:
-        require_vouched(head, trust, registry)
-
-    bundle = artifact
-    if not isinstance(bundle, Bundle):
-        bundle = find_bundle(bundle, registry, approve=approve)
-    if bundle is not artifact or trust is not None:
-        require_vouched(bundle, trust, registry)
-    return bundle
-
-
-def _require_free(folder: Path) -> None:
+def _require_free(folder: Path, model: Path) -> None:
     try:
         is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        is_inside = model.is_dir() and model.resolve() in folder.resolve().parents
     except OSError as error:
         raise _unwritable(folder, error) from error
+    if is_inside:
+        raise UsageError(
+            f"expected a new folder outside of {model}, which is copied, got {folder}.",
+            hint="Choose another place: --out DIR",
+        )
     if is_taken:
         raise UsageError(
             f"expected a new folder for the copy, {folder} exists and is not empty.",
             hint="Choose another place: --out DIR",
         )
-
-
-def _required_base(base: str | os.PathLike[str] | None, bundle: Bundle) -> str | os.PathLike[str]:
-    if base is None:
-        raise UsageError(
-            f"expected the base {bundle.manifest.base.name}, into which the adapter is merged, got "
-            "none.",
-            hint="Say where it is: base=DIR",
-        )
-    return base
 
 
 def _require_related(bundle: Bundle, source: Identified, adapter: Adapter | None) -> None:
@@ -214,7 +208,7 @@ def _require_related(bundle: Bundle, source: Identified, adapter: Adapter | None
         raise BaseModelMismatchError(
             f"expected {source.locator} to be the base {bundle.manifest.base.name} ({expected}), "
             f"got {got}.",
-            hint="Name the base itself: base=DIR",
+            hint="Name the base itself. What a folder holds: safelatch fingerprint DIR",
         )
     effective_record(source.record, adapter)  # raises unless it fits
     beside = [*adapter.replaced, *(f"{m.name}.bias" for m in adapter.modules if m.has_bias)]
@@ -241,3 +235,25 @@ def _unwritable(folder: Path, error: OSError) -> HostError:
         f"expected a place where a model can be written at {folder}, got: {error.strerror}.",
         hint="Make room and allow writing there, or choose another place: --out DIR",
     )
+
+
+def _counted(
+    files: Mapping[str, Pieces], total: int, tell: Callable[[int, int], None] | None
+) -> Mapping[str, Pieces]:
+    """Return ``files``, which tell how many bytes of all of them were read."""
+    if tell is None:
+        return files
+    done = 0
+
+    def told(pieces: Pieces) -> Iterator[bytes | memoryview]:
+        nonlocal done
+        for piece in pieces:
+            yield piece
+            done += len(piece)
+            tell(done, total)
+
+    return {name: told(pieces) for name, pieces in files.items()}
+
+
+def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(stage, done, total)

@@ -6,12 +6,8 @@
   optimizer is attached, and the weights are read back before a long run begins.
 - ``on_train_end`` runs after the best model was loaded: the weights are read back again.
 
-A mask that is trained alone needs an optimizer of the guard's vectors, made before the Trainer::
-
-    g = registry.guard(model, artifact, mode="enhance")
-    optimizer = AdamW(g.parameters(), lr=3e-5)
-    Trainer(model=model, optimizers=(optimizer, None), callbacks=[SafetyCallback(g)], ...)
-
+Where selected weights alone are trained (``mode="enhance"``), the Trainer builds its optimizer as
+ever, and before the first step the guard's vectors take the places of the model's parameters in it.
 The Trainer clips and clears the gradients of the model alone, so the callback does it for these.
 
 transformers is imported when the class is first asked for, so that ``import registry`` is not.
@@ -22,7 +18,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import GuardError
+from registry.errors import GuardError, UsageError
 from registry.workflows.guard import Guard, guard
 
 if TYPE_CHECKING:
@@ -47,6 +43,7 @@ class _Keeping:
         self,
         artifact: Guard | Bundle | Reference | str | os.PathLike[str],
         *,
+        mode: str | None = None,
         registry: Registry | str | None = None,
         trust: TrustArgument = None,
     ) -> None:
@@ -54,10 +51,20 @@ class _Keeping:
 
         Args:
             artifact: Also a guard of the model that the Trainer is given.
+            mode: As ``registry.guard``; a guard has its own.
             registry: As ``registry.guard``.
             trust: As ``registry.guard``.
+
+        Raises:
+            UsageError: a guard of another mode is given.
         """
+        if isinstance(artifact, Guard) and mode not in {None, artifact.mode}:
+            raise UsageError(
+                f"expected mode={artifact.mode!r} as the guard has it, or none, got {mode!r:.80}.",
+                hint="Leave mode= out, or give the artifact in place of the guard.",
+            )
         self._artifact, self._registry, self._trust = artifact, registry, trust
+        self._mode = mode
         self.guard: Guard | None = artifact if isinstance(artifact, Guard) else None
         """The guard, once the Trainer is made."""
         self.report: dict[str, Any] | None = None
@@ -79,7 +86,9 @@ class _Keeping:
         if self.guard is not None and not self.guard.is_on(model):
             self._let_go()
         if self.guard is None:
-            self.guard = guard(model, self._artifact, registry=self._registry, trust=self._trust)
+            self.guard = guard(
+                model, self._artifact, mode=self._mode, registry=self._registry, trust=self._trust
+            )
         if optimizer is not None:
             try:
                 self.guard.attach(optimizer)
@@ -109,6 +118,8 @@ class _Keeping:
                 "one (model_init makes a new one for each training).",
                 hint="Give the Trainer the model itself: Trainer(model=model, callbacks=[...])",
             )
+        if self.guard.has_vectors:
+            self.guard.exchange(optimizer)
         self.guard.attach(optimizer)
         self.guard.verify()
 
@@ -148,13 +159,6 @@ class _Keeping:
             )
         if optimizer is not None:
             held.attach(optimizer)
-        elif held.has_vectors:
-            raise GuardError(
-                "expected an optimizer of the guard's vectors, got none: the Trainer's own would "
-                "have the model's parameters.",
-                hint="Give it one: Trainer(model=model, optimizers=(torch.optim.AdamW("
-                "g.parameters(), lr=...), None), callbacks=[SafetyCallback(g)])",
-            )
 
 
 @cache

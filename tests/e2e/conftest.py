@@ -5,6 +5,7 @@ Both are made once, by the command itself; a module gets a copy of the registry.
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from support.cli_world import MEASURE, SMALL, World, build_world
 from support.command_line import safelatch
 from support.locks import read_record
+from support.masked import mask_bundle
 from support.planted_layers import build_planted_layers
 from support.ranges import a_base, a_body, gemma_2b_shaped, range_bundle
 from support.safelocks import a_lock, safelock
@@ -84,6 +86,20 @@ def imports(world: World) -> tuple[Path, Path]:
     file.write_bytes(safelock(a_lock(width=8)))
     assert safelatch("import", file, "--out", folder / "unbound").status == 0
     return file, folder / "unbound"
+
+
+@pytest.fixture(scope="module")
+def masked(world: World) -> Path:
+    """Return the folder of a draft of a mask of the base, which has the base's values."""
+    return write_bundle(mask_bundle(None, world.base, with_values=True), world.folder / "masked")
+
+
+@pytest.fixture(scope="module")
+def indices(world: World) -> Path:
+    """Return a file of indices as the authors of ESI write them."""
+    file = world.folder / "theirs.pkl"
+    file.write_bytes(pickle.dumps({"model.layers.0.self_attn.q_proj.weight": [0, 5, 17]}, 4))
+    return file
 
 
 @pytest.fixture(scope="session")

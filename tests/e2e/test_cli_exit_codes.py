@@ -83,6 +83,13 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
         3: ("BROKEN", "--out", "NEW"),
         4: (NOT_ON_THE_HUB, "--out", "NEW"),
     },
+    "project": {
+        0: ("TUNED", "MASKED", "--out", "NEW"),
+        1: ("NARROW", "MASKED", "--out", "NEW"),
+        2: ("TUNED", "lock", "--out", "NEW"),
+        3: ("STRANGER", "MASKED", "--out", "NEW"),
+        4: ("TUNED", "lock", "--out", "NEW", *NO_REGISTRY),
+    },
     "calibrate": {
         0: ("LOCK", "--out", "NEW", *MEASURE),
         1: ("LOCK", "--out", "NEW", *MEASURE, "--nll-budget", 0, "--budget", 0),
@@ -189,7 +196,7 @@ SITUATIONS: dict[str, dict[int, tuple[object, ...]]] = {
 
 @pytest.fixture(scope="module")
 def places(
-    world: World, published: Path, imports: tuple[Path, Path], layered: Path
+    world: World, published: Path, imports: tuple[Path, Path], layered: Path, masked: Path
 ) -> dict[str, Path]:
     """What the words in capitals stand for."""
     folder = world.folder / "situations"
@@ -228,7 +235,17 @@ def places(
         "CHANGED": changed, "BROKEN": broken, "CARRIER": carrier, "HOME": home,
         "TWO_REVISIONS": folder / "two-revisions.db",
         "WITHOUT_A_TABLE": folder / "without-a-table.db", "LAYERED": layered,
+        "MASKED": masked, "NARROW": _narrow(world, folder / "narrow"),
     }  # fmt: skip
+
+
+def _narrow(world: World, folder: Path) -> Path:
+    """Return a copy of the fine-tune in a dtype that does not have the base's values."""
+    shutil.copytree(world.tuned, folder)
+    tensors = load_file(folder / "model.safetensors")
+    narrow = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
+    save_file(narrow, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def _carrier(world: World, published: Path, folder: Path) -> Path:

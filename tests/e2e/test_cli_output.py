@@ -65,7 +65,8 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "extract": (
         ("safety-lock", "tiny", "--out", "NEW", *SMALL),
         ("safety-layers", "LAYERED", "--out", "NEW", *FEW),
-        ("esi-mask", "tiny", "--out", "NEW", "--limit", 4, "--halves"),
+        ("esi-mask", "tiny", "--out", "NEW", "--limit", 4),
+        ("esi-mask", "tiny", "--out", "NEW", "--limit", 2, "--no-halves"),
     ),
     "calibrate": (("LOCK", "--out", "NEW", *MEASURE),),
     "publish": (("LOCK", "--name", "lock", "--version", "1.0"),),
@@ -74,6 +75,8 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("SAFELOCK", "--base", "tiny", "--out", "NEW"),
         ("UNBOUND", "--base", "BASE", "--out", "NEW"),
         ("published:gemma-2b-it", "--base", "SHAPED", "--out", "NEW"),
+        ("INDICES", "--out", "NEW"),
+        ("INDICES", "--base", "tiny", "--out", "NEW"),
     ),
     "key-generate": (("--out", "NEW"),),
     "key-trust": (
@@ -100,6 +103,10 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("lock@1.0", "--undo"),
     ),
     "revoke": (("withdrawn@1.0", "--reason", "leaked"),),
+    "project": (
+        ("TUNED", "MASKED", "--out", "NEW"),
+        ("TUNED", "MASKED", "--out", "NEW", "--base", "tiny"),
+    ),
     "fingerprint": (("BASE",),),
     "lineage": (("TUNED",), ("STRANGER",), ("BASE",)),
     "check": (
@@ -107,7 +114,7 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("lock@1.0", "STRANGER"),
         ("lock@1.0", "TUNED", "--measure", "--data", "PAIRS"),
     ),
-    "inspect": (("TUNED",), ("TUNED", "LOCK")),
+    "inspect": (("TUNED",), ("TUNED", "LOCK"), ("TUNED", "MASKED")),
     "audit": (("MODELS", "/nowhere"),),
 }
 """Definition of the schema to what is typed behind the command."""
@@ -192,6 +199,8 @@ def typed(
     layered: Path,
     ranged: Path,
     shaped: Path,
+    masked: Path,
+    indices: Path,
     tmp_path: Path,
 ) -> Any:
     """Return a function from a definition and words of ``RUNS`` to what is typed."""
@@ -207,6 +216,7 @@ def typed(
         "KEY": signed / "publisher.key", "SAVED": signed / "saved",
         "REMOTE": signed / "remote", "READER": signed / "reader.db",
         "LAYERED": layered, "RANGED": ranged, "SHAPED": shaped,
+        "MASKED": masked, "INDICES": indices,
     }  # fmt: skip
     return lambda definition, words: [
         *definition.split("-"), *(places.get(str(word), word) for word in words)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from support.cli_world import World
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
-QUICK = {"extract": SMALL, "calibrate": MEASURE}
+QUICK: dict[str, tuple[object, ...]] = {
+    "extract": SMALL, "calibrate": MEASURE, "safety-layers": FEW, "esi-mask": ("--limit", 2),
+}  # fmt: skip
 ANSWER_IS_NO = {"inspect", "audit"}
 """A plain fine-tune carries nothing, and was not loaded protected."""
 
@@ -26,6 +28,7 @@ def test_the_commands_of_the_table_work_in_the_order_they_stand_in(
     layered: Path,
     ranged: Path,
     shaped: Path,
+    indices: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -37,35 +40,42 @@ def test_the_commands_of_the_table_work_in_the_order_they_stand_in(
         "KEY": tmp_path / "publisher.key",
         "PUB": tmp_path / "publisher.pub", "NAMESPACE": "base",
         "HEAD": tmp_path / "head.json", "REF": "base", "SHELL": "zsh", "TARGET...": world.tuned,
-        "FILE": imports[0], "REMOTE": tmp_path / "remote",
+        "REMOTE": tmp_path / "remote",
     }  # fmt: skip
-    ran = []
+    files = iter((imports[0], indices))
+    mask = ("publish", tmp_path / "mask", "--name", "mask", "--version", "1.0")
+    by_verb: dict[str, dict[str, object]] = {
+        "key": {"NAME": tmp_path / "publisher"},
+        "save": {"DIR": tmp_path / "saved"},
+        "project": {"DIR": tmp_path / "projected", "NAME@V": "mask@1.0"},
+    }
+    by_word: dict[str, dict[str, object]] = {
+        "safety-layers": {"BASE": layered, "DIR": tmp_path / "layers"},
+        "esi-mask": {"DIR": tmp_path / "mask"},
+        "published:gemma-2b-it": {"MODEL": shaped, "DIR": tmp_path / "published"},
+    }
+    ran: list[str] = []
     for line in lines:
         verb, *words = shlex.split(line)
         model = world.base if verb in {"base", "fingerprint"} else world.tuned
-        places = {**meant, "MODEL": model, "BASE": world.base}
+        places: dict[str, object] = {**meant, "MODEL": model, "BASE": world.base}
         if verb == "demo":
             continue
-        if verb == "import":
-            places["DIR"] = tmp_path / "imported"
-        quick = QUICK.get(verb, ())
-        if words[:1] == ["safety-layers"]:
-            places |= {"BASE": layered, "DIR": tmp_path / "layers"}
-            quick = FEW
-        if words[:1] == ["esi-mask"]:
-            places["DIR"] = tmp_path / "mask"
-            quick = ("--limit", 2)
-        if words[:1] == ["published:gemma-2b-it"]:
-            places |= {"MODEL": shaped, "DIR": tmp_path / "published"}
+        if words[:1] == ["FILE"]:
+            places |= {"FILE": next(files), "DIR": tmp_path / f"imported-{len(ran)}"}
+        places |= by_verb.get(verb, {}) | by_word.get(words[0] if words else "", {})
         if "--as" in words:
             places["NAME@V"] = ranged
-        if verb == "key":
-            places["NAME"] = tmp_path / "publisher"
-        if verb == "save":
-            places["DIR"] = tmp_path / "saved"
+        if words == ["MODEL", "NAME@V"]:
+            places["NAME@V"] = "mask@1.0"
+        quick = QUICK.get(words[0] if words else "", QUICK.get(verb, ()))
         outcome = safelatch(verb, *(places.get(word, word) for word in words), *quick)
         assert outcome.status == (1 if verb in ANSWER_IS_NO else 0), (line, outcome)
         assert outcome.out or verb == "gc", line
+        if (
+            verb == "sign"
+        ):  # a key is trusted for the base: what is not signed is not put into models
+            assert safelatch(*mask, "--key", meant["KEY"]).status == 0
         ran.append(verb)
     assert len(ran) > 15
 

@@ -117,7 +117,8 @@ def test_where_there_are_only_layers_the_load_says_what_they_would_do_and_how(
             load_protected(world.tuned, registry=registry)
         assert refused.value.message == (
             "expected an artifact that goes onto the model as it is, the registry has layers@1.0 "
-            "for the base base, which puts the base's weights back."
+            "for the base base, which replaces weights of the model: by "
+            "the base's, or by others that were trained."
         )
         assert "artifacts=['layers@1.0']" in str(refused.value.hint)
         model = load_protected(world.tuned, registry=registry, artifacts=["layers@1.0"])
@@ -193,7 +194,8 @@ def test_a_base_that_is_gone_is_refused_with_the_repair_and_named_by_its_place(
     with pytest.raises(CheckpointNotFoundError, match="got neither base= nor a registry") as caught:
         load_protected(world.tuned, artifacts=[layers])
     assert caught.value.hint == (
-        "Say where it is: base=DIR, or register it: safelatch base add MODEL"
+        "Say where it is (base=DIR; --base DIR on the command line), or register it: "
+        "safelatch base add MODEL"
     )
     with pytest.raises(DigestMismatchError, match="as in the base"):
         load_protected(world.tuned, artifacts=[layers], base=world.tuned)

@@ -187,6 +187,49 @@ def test_a_trainer_trains_the_selected_weights_with_the_guards_own_optimizer(
     assert callback.report["evidence"]["steps"] == 6
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"optim": "sgd"}, {"gradient_checkpointing": True, "bf16": True}], ids=str
+)
+def test_the_optimizer_that_a_trainer_builds_trains_the_selected_weights_alone(
+    plain, tmp_path, options
+):
+    """Its rate, decay and schedule are those of the Trainer's arguments."""
+    model = copy.deepcopy(plain[0])
+    callback = registry.SafetyCallback(plain[2] / "bundle", mode="enhance")
+    trainer = make_trainer(model, tmp_path, callback, **options)
+    trainer.train()
+    selected, others = totals(differing(model, plain[1], plain[2] / "base", tmp_path / "out"))
+    assert others == 0
+    assert selected > 0.9 * plain[1].selected
+    held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert held == {id(vector) for vector in callback.guard.parameters()}
+    assert (callback.report["mode"], callback.report["evidence"]["steps"]) == ("enhance", 6)
+    body = callback.guard.delta()
+    assert (body.delta["learning_rate"], body.delta["weight_decay"]) == (1e-2, 0.1)
+    made = callback.guard.save_delta(tmp_path / "delta")
+    fresh = copy.deepcopy(plain[0])
+    registry.protect(fresh, made)
+    assert bits(fresh) == bits(model)
+
+
+def test_a_guard_and_an_optimizer_class_of_one_s_own_are_taken_by_a_trainer_too(plain, tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    model = copy.deepcopy(plain[0])
+    held = registry.guard(model, plain[2] / "bundle", mode="enhance")
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, use_cpu=True, report_to=[], disable_tqdm=True,
+        save_strategy="no",
+    )  # fmt: skip
+    Trainer(
+        model=model, args=arguments, train_dataset=Rows(), callbacks=[registry.SafetyCallback(held)],
+        optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+    ).train()  # fmt: skip
+    assert held.delta().delta["optimizer"] == "SGD"
+    selected, others = totals(differing(model, plain[1], plain[2] / "base", tmp_path / "out"))
+    assert (selected > 0.9 * plain[1].selected, others) == (True, 0)
+
+
 @pytest.mark.parametrize("norm", [1e-3, 0.0])
 def test_a_trainer_clips_and_clears_the_gradients_of_the_vectors(plain, tmp_path, norm):
     from transformers import TrainerCallback
@@ -211,28 +254,25 @@ def test_a_trainer_clips_and_clears_the_gradients_of_the_vectors(plain, tmp_path
     assert [one == pytest.approx(1e-3, rel=1e-3) for one in seen] == [bool(norm)] * 8
 
 
-def test_a_trainer_that_would_build_its_own_optimizer_for_set_is_refused(plain, tmp_path):
-    model = copy.deepcopy(plain[0])
-    held = registry.guard(model, plain[2] / "bundle", mode="enhance")
-    with pytest.raises(GuardError, match="expected an optimizer of the guard's vectors") as caught:
-        make_trainer(model, tmp_path, registry.SafetyCallback(held))
-    assert "optimizers=(torch.optim.AdamW(g.parameters(), lr=...), None)" in caught.value.hint
-    other = copy.deepcopy(plain[0])
+def test_a_guard_of_another_model_is_refused(plain, tmp_path):
+    held = registry.guard(copy.deepcopy(plain[0]), plain[2] / "bundle", mode="enhance")
     with pytest.raises(GuardError, match="it is of another one"):
-        make_trainer(other, tmp_path, registry.SafetyCallback(held))
+        make_trainer(copy.deepcopy(plain[0]), tmp_path, registry.SafetyCallback(held))
 
 
-def test_a_resumed_training_goes_on_from_what_was_saved(plain, tmp_path):
+@pytest.mark.parametrize("is_built_by", ["us", "the trainer"])
+def test_a_resumed_training_goes_on_from_what_was_saved(plain, tmp_path, is_built_by):
     options = {"save_strategy": "steps", "save_steps": 3}
 
     def training(**resume: Any) -> Any:
         model = copy.deepcopy(plain[0])
-        held = registry.guard(model, plain[2] / "bundle", mode="enhance")
-        optimizer = torch.optim.AdamW(held.parameters(), lr=1e-2)
-        make_trainer(
-            model, tmp_path, registry.SafetyCallback(held), optimizers=(optimizer, None), **options
-        ).train(**resume)
-        held.verify()
+        callback = registry.SafetyCallback(plain[2] / "bundle", mode="enhance")
+        if is_built_by == "us":
+            held = registry.guard(model, plain[2] / "bundle", mode="enhance")
+            optimizer = torch.optim.AdamW(held.parameters(), lr=1e-2)
+            callback, options["optimizers"] = registry.SafetyCallback(held), (optimizer, None)
+        make_trainer(model, tmp_path, callback, **options).train(**resume)
+        callback.guard.verify()
         return model
 
     first = training()

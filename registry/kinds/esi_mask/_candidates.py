@@ -10,6 +10,7 @@ from registry.checkpoint.record import Entry
 from registry.digest import digest_bytes
 from registry.errors import ApplyError
 from registry.kinds.esi_mask._matrices import matrices, parameter_of
+from registry.kinds.esi_mask._shards import shards_of
 from registry.live.sites import model_geometry
 from registry.wording import listed
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from registry.checkpoint.architecture import Sites
     from registry.checkpoint.record import BaseRecord
     from registry.kinds.esi_mask._matrices import Matrix
+    from registry.kinds.esi_mask._shards import Shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,14 @@ class Candidates:
         sites: The row of its family.
         matrices: The candidates, sorted by name, in the dtype that the model has them in.
         routers: Modules that choose experts.
+        shards: Which rows of them this process holds.
     """
 
     live: dict[str, Tensor]
     sites: Sites
     matrices: tuple[Matrix, ...]
     routers: tuple[str, ...]
+    shards: Shards
 
     @property
     def parameters(self) -> set[str]:
@@ -49,7 +53,9 @@ def live_candidates(model: nn.Module) -> Candidates:
 
     Raises:
         UnsupportedArchitectureError, GeometryError, ApplyError: they cannot be told.
+        ApplyError: they are sharded in a way that is not supported.
     """
+    shards = shards_of(model)
     geometry = model_geometry(model)
     sites = sites_for(geometry.family)
     live: dict[str, Tensor] = dict(model.named_parameters())
@@ -58,8 +64,8 @@ def live_candidates(model: nn.Module) -> Candidates:
         for layer in range(geometry.layers)
         for router in sites.routers
     ]
-    found = matrices(_entries(live, sites), sites, geometry)
-    return Candidates(live, sites, found, tuple(routers))
+    found = matrices(_entries(live, sites, shards), sites, geometry)
+    return Candidates(live, sites, found, tuple(routers), shards)
 
 
 def require_base(model: nn.Module, record: BaseRecord) -> None:
@@ -91,7 +97,7 @@ def _forms(found: tuple[Matrix, ...]) -> dict[str, str]:
     return {matrix.name: f"{matrix.dtype} {[matrix.rows, matrix.cols]}" for matrix in found}
 
 
-def _entries(live: dict[str, Tensor], sites: Sites) -> list[Entry]:
+def _entries(live: dict[str, Tensor], sites: Sites, shards: Shards) -> list[Entry]:
     """Return what a record would say of the live model's tensors, but for their digests.
 
     As in a record, a head that equals the input embedding is left out.
@@ -102,7 +108,7 @@ def _entries(live: dict[str, Tensor], sites: Sites) -> list[Entry]:
     names[torch.bfloat16] = "BF16"
     unknown = digest_bytes(b"")
     head, embedding = live.get(sites.head), live.get(sites.embedding)
-    is_tied = head is not None and embedding is not None and torch.equal(head, embedding)
+    is_tied = head is not None and embedding is not None and shards.equal(head, embedding)
     return [
         Entry(name, names.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape), unknown)
         for name, tensor in live.items()

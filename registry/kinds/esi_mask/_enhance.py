@@ -20,7 +20,7 @@ from registry.errors import (
     UsageError,
     VerificationError,
 )
-from registry.kinds.esi_mask._baseline import Bits, indices_of, read_baseline
+from registry.kinds.esi_mask._baseline import indices_of, read_baseline
 from registry.kinds.esi_mask._guard_reports import ENHANCE
 from registry.kinds.esi_mask._places import (
     index_bytes,
@@ -31,8 +31,9 @@ from registry.kinds.esi_mask._places import (
     vector_like,
 )
 from registry.kinds.esi_mask._selected import look_up, require_shapes, selections
+from registry.kinds.esi_mask._unselected import Unselected
 from registry.kinds.esi_mask.body import MASK
-from registry.live.wrapped import gathered, look_under
+from registry.live.wrapped import look_under
 from registry.wording import listed
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from registry.kinds.esi_mask._places import Places
-    from registry.kinds.esi_mask._selected import Selection
     from registry.kinds.esi_mask.body import MaskBody
     from registry.live.wrapped import Wrapped
 
@@ -70,7 +70,7 @@ class Enhancing:
         require_shapes(found, self._chosen)
         self.baseline = read_baseline(found, self._chosen, body)
         self.baseline.values.clear()  # the masters are read from the model, where it is then
-        self._rest = {name: Bits.of(rest) for name, rest in self._unselected(wrapped)}
+        self._rest = Unselected(wrapped, body, self._chosen)
         self._was = {name: p.requires_grad for name, p in wrapped.own.items()}
         self._places: dict[str, Places] = {}
         self._masters: dict[str, nn.Parameter] = {}
@@ -118,13 +118,27 @@ class Enhancing:
                 f"{len(self._masters)} vectors: nothing would be trained.",
                 hint=_RECIPE,
             )
-        frozen = sorted(name for name, p in found.items() if not p.requires_grad)
-        if frozen:
+        _require_trainable(found)
+
+    def exchange(self, optimizer: Any) -> None:
+        """Put the masters in place of their parameters, and take over what it keeps of them."""
+        self.parameters()
+        masters = {id(here.parameter): self._masters[name] for name, here in self._places.items()}
+        kept = {p: state for p, state in optimizer.state.items() if state and id(p) in masters}
+        if any(not _is_of(masters[id(p)], state) for p, state in kept.items()):
             raise GuardError(
-                f"expected gradients of the {len(found)} parameters with selected weights, "
-                f"{len(frozen)} were frozen since the guard began:{listed(frozen, _SHOWN)}",
-                hint="Leave them trainable; to give the guard up: g.release()",
+                "expected an optimizer without steps, it has momentum of whole parameters.",
+                hint=_RECIPE,
             )
+        for group in optimizer.param_groups:
+            group["params"] = [masters.get(id(p), p) for p in group["params"]]
+        for parameter, state in kept.items():  # of a training that is resumed
+            master = masters[id(parameter)]
+            optimizer.state[master] = {
+                key: value.to(master.dtype) if _is_moment(value) else value
+                for key, value in state.items()
+            }
+            del optimizer.state[parameter]
 
     def before_step(self, optimizer: Any) -> None:
         """Refuse a step that would change what is kept, or nothing."""
@@ -149,21 +163,9 @@ class Enhancing:
                 or a selected one is not what was trained.
         """
         wrapped, found = self._look_up()
-        findings, count = [], 0
-        for name, rest in self._unselected(wrapped):
-            count += rest.numel()
-            if not self._rest[name].same_as(rest):
-                findings.append(f"{name}: expected {self._rest[name].digest}, it holds other bits")
-        count -= sum(selection.count for selection in self._chosen)
-        if findings:
-            raise VerificationError(
-                "expected what is not selected bit for bit as when the guard began, "
-                f"{len(findings)} of {len(self._rest)} parameters changed outside the mask:"
-                f"{listed(findings, len(findings))}",
-                hint="No other optimizer may hold parameters of the model while it is guarded.",
-            )
+        count = self._rest.require(wrapped)
         self._require_written(found)
-        return count, {name: bits.digest for name, bits in sorted(self._rest.items())}
+        return count, self._rest.digests
 
     def trained_values(self) -> dict[str, Tensor]:
         """Return the masters' values [count] of each matrix, on the CPU; of all processes."""
@@ -179,7 +181,7 @@ class Enhancing:
         """Return counts of values and bytes, see ``GuardReport``."""
         wrapped, found = self._look_up()
         every = dict(wrapped.named_parameters())
-        before = [p for name, p in every.items() if self._was[name]]
+        before = [p for name, p in every.items() if self._was.get(name, p.requires_grad)]
         selected = sum(selection.count for selection in self._chosen)
         whole = sum(p.numel() * p.element_size() for p in before)
         own = sum(
@@ -191,19 +193,22 @@ class Enhancing:
             "trainable": selected,
             "weights": sum(p.numel() for p in every.values()),
             "kept_bytes": own + indices,
-            "gradient_bytes": whole - own,
-            "moment_bytes": 2 * (whole - own),
+            "gradient_bytes": max(0, whole - own),
+            "moment_bytes": max(0, 2 * (whole - own)),
         }
 
     def release(self) -> None:
-        """Give ``requires_grad`` back as it was; gradients stay where they are from now on."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        """Give ``requires_grad`` back as it was."""
         own = look_under(self._model).own
         for name, was in self._was.items():
             if name in own:
                 own[name].requires_grad_(was)
+
+    def unhook(self) -> None:
+        """Leave gradients where they are from now on."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
     def _bind(self) -> None:
         """Make the masters of the parameters that are there now, and take their gradients."""
@@ -211,6 +216,7 @@ class Enhancing:
 
         _, found = self._look_up()
         require_own_gradients(found)
+        _require_trainable(found)
         places, masters = {}, {}
         for selection in self._chosen:
             name, parameter = selection.name, found[selection.name]
@@ -260,20 +266,29 @@ class Enhancing:
                 hint="Attach the optimizer before its first step: g.attach(optimizer)",
             )
 
-    def _unselected(self, wrapped: Wrapped) -> Any:
-        """Yield each parameter once, whole, with its selected weights set to 0."""
-        chosen: dict[int, list[Selection]] = {}
-        for selection in self._chosen:
-            chosen.setdefault(id(wrapped.own[selection.name]), []).append(selection)
-        for name, parameter in wrapped.named_parameters():
-            whole = gathered(parameter.detach())
-            for selection in chosen.get(id(parameter), ()):
-                whole = whole.contiguous().clone()
-                whole.view(-1)[indices_of(self._body, selection).to(whole.device)] = 0
-            yield name, whole
-
     @staticmethod
     def _master_dtype(parameter: Tensor) -> Any:
         import torch
 
         return torch.promote_types(parameter.dtype, torch.float32)
+
+
+def _require_trainable(found: dict[str, nn.Parameter]) -> None:
+    frozen = sorted(name for name, p in found.items() if not p.requires_grad)
+    if frozen:
+        raise GuardError(
+            f"expected gradients of the {len(found)} parameters with selected weights, "
+            f"{len(frozen)} were frozen since the guard began:{listed(frozen, _SHOWN)}",
+            hint="Leave them trainable; to give the guard up: g.release()",
+        )
+
+
+def _is_moment(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and bool(value.ndim)
+
+
+def _is_of(master: Tensor, state: dict[str, Any]) -> bool:
+    """Return whether what an optimizer keeps is of a vector of this length."""
+    return all(v.shape == master.shape for v in state.values() if _is_moment(v))

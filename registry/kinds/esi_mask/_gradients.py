@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import ApplyError, NonFiniteResultError, NonFiniteTensorError, UsageError
+from registry.kinds.esi_mask._places import local
 from registry.measure.generate import evaluating
 from registry.wording import listed
 
@@ -28,10 +29,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from registry.kinds.esi_mask._kept_sums import KeptSums
     from registry.kinds.esi_mask._scores import Score
+    from registry.kinds.esi_mask._shards import Shards
     from registry.measure.prompts import Pair
 
 _DTYPE = "Check the weights for NaN, or load in another dtype: bfloat16 or float32."
+
+
+_PIECE = 1 << 18  # weights that are added in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,8 @@ def halves(count: int, seed: int) -> tuple[int, ...]:
     if count < 2:
         raise UsageError(
             f"expected at least 2 pairs for two halves, got {count}.",
-            hint="Give more pairs with --data FILE or --limit N, or leave --halves out.",
+            hint="Give more pairs with --data FILE or --limit N, or do not measure how far they "
+            "agree: --no-halves",
         )
     order = list(range(count))
     random.Random(f"halves {seed}").shuffle(order)  # noqa: S311 -- a split, not a secret
@@ -78,6 +85,8 @@ def gradients(
     parts: Sequence[int] | None = None,
     routers: Collection[str] = (),
     device: Any = "cpu",
+    shards: Shards | None = None,
+    kept: KeptSums | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Gradients:
     """Return the summed gradients of ``score`` over ``pairs``; the model is as it was.
@@ -90,6 +99,8 @@ def gradients(
         parts: For each pair, which part's sums it goes into, from 0; one part by default.
         routers: Modules that choose experts; those that say which they chose are counted.
         device: Where the sums are kept.
+        shards: Of a sharded model, what is in this process: sums are of that.
+        kept: Where sums are kept between pairs; those of an interrupted run are taken up.
         progress: Called with (pairs done, all).
 
     Raises:
@@ -102,11 +113,11 @@ def gradients(
 
     if not pairs:
         raise UsageError("expected at least 1 pair, got none.")
-    wanted = _wanted(model, names)
+    wanted = _wanted(model, names, is_one=shards is None or shards.is_one)
     parts = [0] * len(pairs) if parts is None else parts
     sums = tuple(
         {
-            name: torch.zeros(parameter.shape, dtype=torch.float32, device=device)
+            name: torch.zeros(local(parameter).shape, dtype=torch.float32, device=device)
             for name, parameter in wanted.items()
         }
         for _ in range(max(parts) + 1)
@@ -114,12 +125,16 @@ def gradients(
     found: list[float] = []
     into = [sums[0]]
     with _differentiated(model, wanted, into), _counted(model, routers) as routed:
-        for pair, part in zip(pairs, parts, strict=True):
+        if kept is not None:
+            found += kept.take_up(sums, routed, score=score, parts=parts, shards=shards)
+        for pair, part in list(zip(pairs, parts, strict=True))[len(found) :]:
             into[0] = sums[part]
             found.append(_backward(model, score, pair))
+            if kept is not None:
+                kept.keep(sums, found, routed)
             if progress is not None:
                 progress(len(found), len(pairs))
-    _require_finite(sums)
+    _require_finite(sums, shards)
     counts = tuple(list(parts).count(part) for part in range(len(sums)))
     return Gradients(sums, counts, tuple(found), routed)
 
@@ -141,7 +156,7 @@ def _backward(model: nn.Module, score: Score, pair: Pair) -> float:
     return total
 
 
-def _wanted(model: nn.Module, names: Collection[str]) -> dict[str, nn.Parameter]:
+def _wanted(model: nn.Module, names: Collection[str], *, is_one: bool) -> dict[str, nn.Parameter]:
     """Return the named parameters, each plain numbers on a device."""
     import torch
 
@@ -151,7 +166,7 @@ def _wanted(model: nn.Module, names: Collection[str]) -> dict[str, nn.Parameter]
         value = live.get(name)
         if value is None:
             findings.append(f"{name}: expected a parameter, the model has none")
-        elif type(value) is not torch.nn.Parameter or not value.is_floating_point():
+        elif (is_one and type(value) is not torch.nn.Parameter) or not value.is_floating_point():
             findings.append(
                 f"{name}: expected a plain floating-point parameter, got {type(value).__name__} "
                 f"of {value.dtype}"
@@ -179,7 +194,7 @@ def _differentiated(
             gradient = parameter.grad
             if gradient is not None:
                 total = into[0][name]
-                total.add_(gradient.detach().to(total.device))  # added in fp32
+                _add(total, local(gradient).to(total.device))
             parameter.grad = None
 
         return take
@@ -203,6 +218,16 @@ def _differentiated(
         for parameter, requires_grad, gradient in before:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
+
+
+def _add(total: Tensor, gradient: Tensor) -> None:
+    """Add a gradient of any dtype to an fp32 sum, in fp32.
+
+    A piece at a time: what is widened stays in a core's cache.
+    """
+    pieces = zip(total.view(-1).split(_PIECE), gradient.reshape(-1).split(_PIECE), strict=True)  # type: ignore[no-untyped-call]
+    for into, more in pieces:
+        into.add_(more)
 
 
 @contextmanager
@@ -235,14 +260,20 @@ def _counted(model: nn.Module, routers: Collection[str]) -> Iterator[dict[str, l
             handle.remove()
 
 
-def _require_finite(sums: Sequence[Mapping[str, Tensor]]) -> None:
+def _require_finite(sums: Sequence[Mapping[str, Tensor]], shards: Shards | None) -> None:
     """Refuse sums with NaN or infinity, which stay in a sum once they are there."""
-    broken: dict[str, int] = {}
+    import numpy as np
+
+    names = list(sums[0])
+    counts = np.zeros(len(names), dtype=np.int64)
     for part in sums:
-        for name, total in part.items():
-            finite = total.isfinite()
+        for index, name in enumerate(names):
+            finite = part[name].isfinite()
             if not bool(finite.all()):
-                broken[name] = broken.get(name, 0) + int((~finite).sum())
+                counts[index] += int((~finite).sum())
+    if shards is not None:  # in every process the same, or one would wait for the others
+        counts = shards.sum(counts)
+    broken = {name: int(count) for name, count in zip(names, counts, strict=True) if count}
     if broken:
         raise NonFiniteTensorError(
             f"expected finite gradients, got NaN or infinity in {len(broken)} parameters:",

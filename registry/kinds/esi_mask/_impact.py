@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.kinds.esi_mask._matrices import held
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from registry.checkpoint.architecture import Sites
     from registry.kinds.esi_mask._gradients import Gradients
     from registry.kinds.esi_mask._matrices import Matrix
+    from registry.kinds.esi_mask._shards import Shards
 
 _CHUNK = 1 << 22  # weights widened to fp64 in one go: 32 MiB
 _DIGITS = 9  # of sums that are written down: the last ones depend on the machine
@@ -35,15 +34,19 @@ class Impact:
         sites: The row of the model's family.
         sigma: Matrix name to the standard deviation of its weights.
         found: The summed gradients.
+        shards: Which rows of every matrix, and of its sum, are here.
     """
 
     matrices: tuple[Matrix, ...]
     sites: Sites
     sigma: Mapping[str, float]
     found: Gradients
+    shards: Shards
 
     def scores(self, part: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (matrix name, scores), fp32 [numel] in row-major order, sorted by name.
+
+        Of rows that are here: all of them in one process.
 
         Args:
             part: The part of the pairs to take the mean over, from 0; all pairs by default.
@@ -55,13 +58,24 @@ class Impact:
             scores = gradient.abs().mul_(self.sigma[matrix.name] / pairs)
             yield matrix.name, scores.reshape(-1).cpu().numpy()
 
+    def whole_scores(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the same of all pairs, of all rows, in every process."""
+        import torch
+
+        for matrix, (name, scores) in zip(self.matrices, self.scores(), strict=True):
+            part = torch.from_numpy(scores).view(-1, matrix.cols)
+            yield name, self.shards.whole(part, matrix).view(-1).numpy()
+
     def without_gradient(self) -> tuple[str, ...]:
         """Return the matrices of which no weight had a gradient, sorted: experts never used."""
-        return tuple(
-            matrix.name
+        import numpy as np
+
+        some = [
+            any(bool(self._held(sums, matrix).any()) for sums in self.found.sums)
             for matrix in self.matrices
-            if not any(bool(held(sums, self.sites, matrix).any()) for sums in self.found.sums)
-        )
+        ]
+        found = self.shards.sum(np.array(some, dtype=np.int64))
+        return tuple(m.name for m, is_some in zip(self.matrices, found, strict=True) if not is_some)
 
     def mass(self, selected: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], ...]:
         """Return the sums of scores per layer and component; the head has no layer and is first.
@@ -72,7 +86,7 @@ class Impact:
         import numpy as np
 
         rows: dict[tuple[int, str], list[float]] = {}
-        for matrix, (name, scores) in zip(self.matrices, self.scores(), strict=True):
+        for matrix, (name, scores) in zip(self.matrices, self.whole_scores(), strict=True):
             row = rows.setdefault(
                 (-1 if matrix.layer is None else matrix.layer, matrix.component), [0, 0, 0.0, 0.0]
             )
@@ -94,10 +108,13 @@ class Impact:
         )
 
     def _summed(self, sums: tuple[dict[str, Tensor], ...], matrix: Matrix) -> Tensor:
-        gradient = held(sums[0], self.sites, matrix)
+        gradient = self._held(sums[0], matrix)
         for more in sums[1:]:
-            gradient = gradient + held(more, self.sites, matrix)  # not in place: it is a view
+            gradient = gradient + self._held(more, matrix)  # not in place: it is a view
         return gradient
+
+    def _held(self, sums: Mapping[str, Tensor], matrix: Matrix) -> Tensor:
+        return self.shards.held(sums, self.sites, matrix)
 
 
 def spread(weights: Tensor) -> float:

@@ -8,6 +8,7 @@ gradient, so a mixture's ids mean other matrices where it is read; only the name
 - A parameter that holds several matrices is taken apart: a fused qkv, and the experts of a layer
   as transformers 5 has them live, as well as each under the name in the files.
 - The answer of the reader is checked value by value, and all findings are told at once.
+- Indices are arrays of four bytes each, read a parameter at a time; nothing holds them as objects.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.artifact.pickles import GET_AGAIN, unpickle
+from registry.artifact.index_pickles import index_lists
 from registry.artifact.unbound import IMPORT_AGAIN
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.values import item_size
 from registry.digest import canonical_json, parse_json
-from registry.errors import GeometryError, SchemaViolationError, UnsafeFormatError
+from registry.errors import GeometryError, SchemaViolationError
+from registry.kinds.esi_mask._gap8 import index_dtype
 from registry.kinds.esi_mask._matrices import matrices
 from registry.kinds.esi_mask._packed import pack
 from registry.kinds.esi_mask._rules import IMPORTED_RULE
@@ -34,15 +36,25 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from registry.artifact.foreign_file import ForeignFile
     from registry.checkpoint.record import BaseRecord
     from registry.kinds.contract import BaseTensors
     from registry.kinds.esi_mask._matrices import Matrix
 
+_NOTHING = "expected at least one index, got none"
 FORMAT = "a pickle of a dict from the names of parameters to lists of flat indices"
 _MOST_FINDINGS = 1000
 _NAMES_LIMIT = 32 << 20
 _OTHER_BASE = (
     "Name the base that the file was made from: safelatch import FILE --base BASE --out DIR"
+)
+_OTHER_RULE = (
+    "Ask whoever made it to leave these parameters out (the authors' code keeps Mixtral's "
+    "routers), or make a mask by the rule here: safelatch extract esi-mask BASE --out DIR"
+)
+_MADE_AGAIN = (
+    "Ask whoever made it for one without padding, each index once; or make a mask here: "
+    "safelatch extract esi-mask BASE --out DIR"
 )
 
 
@@ -51,7 +63,8 @@ class ImportedMask:
     """Which weights somebody else selected, by the names of their parameters.
 
     Attributes:
-        indices: Sorted flat indices into each parameter that has some, int64, sorted by name.
+        indices: Sorted flat indices into each parameter that has some, uint32 or, beyond 2**32
+            weights, int64; sorted by name.
     """
 
     indices: Mapping[str, np.ndarray]
@@ -74,7 +87,7 @@ class ImportedMask:
         }
 
     def to_tensors(self) -> dict[str, np.ndarray]:
-        """Return the tensors: names uint8 (canonical JSON), counts and indices int64."""
+        """Return the tensors: names uint8 (canonical JSON), counts int64, indices as here."""
         import numpy as np
 
         return {
@@ -126,21 +139,32 @@ class ImportedMask:
         """Return the sorted indices into each matrix."""
         import numpy as np
 
-        known = named_parts(candidates, sites_for(record.geometry.family))
-        stored = {entry.name for entry in record.entries}
-        findings: list[str] = []
+        sites = sites_for(record.geometry.family)
+        known = named_parts(candidates, sites)
+        others = {entry.name for entry in record.entries}
+        others |= {sites.place_of(name).name for name in others}
+        lacking: list[str] = []
+        excluded: list[str] = []
         found: dict[str, np.ndarray] = {}
         for name, indices in self.indices.items():
+            shown = f"{name!r:.120}"
             parts = known.get(name)
+            if parts is None and name in others:
+                excluded.append(
+                    f"{shown}: expected a matrix that a mask is of, the base has it as an "
+                    "embedding, a norm, a bias or a router"
+                )
+                continue
             if parts is None:
-                what = "no matrix that a mask is of" if name in stored else "none of this name"
-                findings.append(f"{name!r:.120}: expected a parameter of the base, it has {what}")
+                lacking.append(
+                    f"{shown}: expected a parameter of the base, it has none of this name"
+                )
                 continue
             size = sum(part.matrix.numel for part in parts)
             if int(indices[-1]) >= size:
                 over = int(np.count_nonzero(indices >= size))
-                findings.append(
-                    f"{name!r:.120}: expected indices below {size:,}, got {over:,} others up to "
+                lacking.append(
+                    f"{shown}: expected indices below {size:,}, got {over:,} others up to "
                     f"{int(indices[-1]):,}"
                 )
                 continue
@@ -149,50 +173,48 @@ class ImportedMask:
                 if not inside.size:
                     continue
                 if part.matrix.name in found:
-                    findings.append(
-                        f"{name!r:.120}: expected each matrix once, got {part.matrix.name} again "
-                        "under another name"
+                    excluded.append(
+                        f"{shown}: expected each matrix once, got {part.matrix.name} again under "
+                        "another name"
                     )
-                found[part.matrix.name] = inside
-        if findings:
+                found[part.matrix.name] = inside.astype(index_dtype(part.matrix.numel))
+        if findings := sorted([*lacking, *excluded]):
             raise GeometryError(
                 "expected a base that has the parameters of this mask, "
-                f"{len(findings)} rule(s) are broken:{listed(sorted(findings)[:_MOST_FINDINGS])}",
-                hint=_OTHER_BASE,
+                f"{len(findings)} rule(s) are broken:{listed(findings[:_MOST_FINDINGS])}",
+                hint=_OTHER_BASE if lacking else _OTHER_RULE,
             )
         return found
 
 
-def read_indices(data: bytes, *, what: str) -> ImportedMask:
-    """Return what the pickle of these bytes says; nothing of it is run.
+def read_foreign(file: ForeignFile) -> ImportedMask:
+    """Return what the pickle in this file says; nothing of it is run.
 
     Raises:
         UnsafeFormatError: it is no such file, or one that could run code.
         SchemaViolationError: its indices break rules; with every finding.
-        HostError: no process with limits can be had here.
+        HostError: it cannot be read, or no process with limits can be had here.
     """
-    import numpy as np
-
     found: dict[str, np.ndarray] = {}
-    for row in unpickle(data, "indices", what=what):
-        name, size, digits = row
-        if type(name) is not str or size not in {4, 8} or type(digits) is not str:
-            raise UnsafeFormatError(
-                f"{what}: expected an answer about it, got another.", hint=GET_AGAIN
-            )
-        array = np.frombuffer(bytes.fromhex(digits), f"<i{size}").astype(np.int64)
-        if array.size:
-            found[name] = np.sort(array)
-    indices = {name: found[name] for name in sorted(found)}
-    findings = _findings(indices)
+    findings: list[str] = []
+    broken = 0
+    for name, raw in index_lists(file):
+        if raw.size:
+            raw.sort()
+            more = _findings(name, raw)
+            broken += len(more)
+            findings += more[: _MOST_FINDINGS - len(findings)]
+            found[name] = _narrow(raw)
+    if not found:
+        broken, findings = 1, [_NOTHING]
     if findings:
         raise SchemaViolationError(
-            f"{what}: expected indices of weights, {len(findings)} rule(s) are broken; nothing of "
+            f"{file.name}: expected indices of weights, {broken} rule(s) are broken; nothing of "
             "it was executed.",
-            findings[:_MOST_FINDINGS],
-            hint=GET_AGAIN,
+            sorted(findings),
+            hint=_MADE_AGAIN,
         )
-    return ImportedMask(indices)
+    return ImportedMask({name: found[name] for name in sorted(found)})
 
 
 def parse_imported(tensors: Mapping[str, np.ndarray]) -> ImportedMask:
@@ -201,7 +223,8 @@ def parse_imported(tensors: Mapping[str, np.ndarray]) -> ImportedMask:
     Raises:
         SchemaViolationError, UnsafeFormatError: they are not those of a mask; with every finding.
     """
-    forms = {"names": "uint8", "counts": "int64", "indices": "int64"}
+    wide = tensors["indices"].dtype.name == "int64" if "indices" in tensors else False
+    forms = {"names": "uint8", "counts": "int64", "indices": "int64" if wide else "uint32"}
     got = {name: (array.dtype.name, array.ndim) for name, array in tensors.items()}
     findings = [
         f"{name}: expected {(forms[name], 1) if name in forms else None}, got {got.get(name)}"
@@ -223,38 +246,48 @@ def parse_imported(tensors: Mapping[str, np.ndarray]) -> ImportedMask:
             begin = 0
             for name, count in zip(names, counts, strict=True):
                 indices[name] = every[begin : begin + count]
+                findings += _findings(name, indices[name])[: _MOST_FINDINGS - len(findings)]
                 begin += count
-            findings = _findings(indices)
+            if not indices:
+                findings.append(_NOTHING)
     if findings:
         raise SchemaViolationError(
             f"expected the tensors of an imported mask, {len(findings)} rule(s) are broken.",
-            findings[:_MOST_FINDINGS],
+            sorted(findings),
             hint=IMPORT_AGAIN,
         )
     return ImportedMask(indices)
 
 
-def _findings(indices: Mapping[str, np.ndarray]) -> list[str]:
-    """Return where indices are no places of weights, each of them once and in order."""
+def _narrow(indices: np.ndarray) -> np.ndarray:
+    """Return sorted ``indices`` in four bytes each, if the last is below 2**32."""
     import numpy as np
 
-    findings = [] if indices else ["expected at least one index, got none"]
-    for name, array in indices.items():
-        padding = int(np.count_nonzero(array == -1))
-        negative = int(np.count_nonzero(array < -1))
-        steps = np.diff(array[array >= 0])
-        if padding:
-            findings.append(
-                f"{name!r:.120}: expected no padding, got -1 {padding:,} times: fewer weights were "
-                "found than were asked for"
-            )
-        if negative:
-            findings.append(
-                f"{name!r:.120}: expected indices of at least 0, got {negative:,} below -1 down to "
-                f"{int(array.min()):,}"
-            )
-        if (again := int(np.count_nonzero(steps == 0))) > 0:
-            findings.append(f"{name!r:.120}: expected each index once, got {again:,} again")
-        if (steps < 0).any():
-            findings.append(f"{name!r:.120}: expected sorted indices, got others")
-    return sorted(findings)
+    return indices.astype(np.uint32 if int(indices[-1]) < 1 << 32 else np.int64)
+
+
+def _findings(name: str, array: np.ndarray) -> list[str]:
+    """Return where indices of one parameter are no places of weights, once each and in order."""
+    import numpy as np
+
+    shown = f"{name!r:.120}"
+    padding = int(np.count_nonzero(array == -1)) if array.dtype.kind == "i" else 0
+    places = array[array >= 0] if array.dtype.kind == "i" else array
+    negative = array.size - places.size - padding
+    again = int(np.count_nonzero(places[1:] == places[:-1]))
+    findings = []
+    if padding:
+        findings.append(
+            f"{shown}: expected no padding, got -1 {padding:,} times: fewer weights were found "
+            "than were asked for"
+        )
+    if negative:
+        findings.append(
+            f"{shown}: expected indices of at least 0, got {negative:,} below -1 down to "
+            f"{int(array.min()):,}"
+        )
+    if again:
+        findings.append(f"{shown}: expected each index once, got {again:,} again")
+    if (places[1:] < places[:-1]).any():
+        findings.append(f"{shown}: expected sorted indices, got others")
+    return findings

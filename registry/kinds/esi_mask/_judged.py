@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from registry.checkpoint.lineage import Squares
 from registry.checkpoint.values import holds, is_float, item_size, rounded, to_float64
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from registry.kinds.esi_mask.body import MaskBody
 
 State = Literal["same", "rounded", "drifted", "unknown"]
+STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass(frozen=True, slots=True)

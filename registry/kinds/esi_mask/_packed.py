@@ -11,10 +11,12 @@ most 1 MiB, and each tensor in it takes about 120 bytes. So the number of stored
 
 A frame is ended by the tensor that brings it to 64 KiB of gaps, some 6 million weights at 1 %:
 a frame spends about 130 bytes on its own code table, 2.5 % of the gaps of 500,000 weights. One
-stream over all tensors would have to be unpacked from its start for each. Names and sizes are not
-stored here: they are the candidates, which the caller knows from the record of the base.
+stream over all tensors would have to be unpacked from its start for each, and one frame of a
+hostile file would be all of them. Names and sizes are not stored here: they are the candidates,
+which the caller knows from the record of the base.
 
-The digest is of what is unpacked, so another release of zstd makes no other mask.
+The digest is of what is unpacked, so another release of zstd makes no other mask. It is computed,
+and every rule checked, in pieces: a record that lies about sizes costs time, never memory.
 """
 
 from __future__ import annotations
@@ -22,13 +24,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.digest import digest_bytes, digest_json
+from registry.digest import digest_json, digest_pieces
 from registry.errors import UnsafeFormatError, UsageError
-from registry.kinds.esi_mask._gap8 import SKIP, boolean, compress, decode, decompress, encode
+from registry.kinds.esi_mask._gap8 import (
+    SKIP,
+    Followed,
+    boolean,
+    compress,
+    decode,
+    decompress,
+    encode,
+    most_unpacked,
+    unpacked,
+)
 from registry.wording import REMAKE, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
 
@@ -86,6 +98,7 @@ class PackedMask:
         self.table, self.frames, self._what = table, frames, what
         self._rows, self._frames = _parsed(table, frames, numels, what)
         self._unpacked = (-1, b"")  # number and bytes of the last frame: neighbours ask for it next
+        self._digest: Digest | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,13 +118,11 @@ class PackedMask:
             UnsafeFormatError: the frame is not what the table says.
         """
         row = self._rows[name]
-        number, unpacked = self._unpacked
+        number, gaps = self._unpacked
         if number != row.frame:
-            frame = self._frames[row.frame]
-            packed = self.frames[frame.begin : frame.end].data
-            unpacked = decompress(packed, frame.size, what=f"{self._what}: frame of {name}")
-            self._unpacked = (row.frame, unpacked)
-        return unpacked[row.begin : row.end]
+            gaps = decompress(*self._packed(row.frame), what=f"{self._what}: frame of {name}")
+            self._unpacked = (row.frame, gaps)
+        return gaps[row.begin : row.end]
 
     def indices(self, name: str) -> np.ndarray:
         """Return the sorted flat indices of one tensor, shape [count].
@@ -127,10 +138,58 @@ class PackedMask:
         return boolean(self.indices(name), self._rows[name].numel)
 
     def digest(self) -> Digest:
-        """Return the digest of the mask: names, sizes, counts and canonical gaps."""
-        return digest_json(
-            [[n, row.numel, row.count, digest_bytes(self.gaps(n))] for n, row in self._rows.items()]
-        )
+        """Return the digest of the mask: names, sizes, counts and canonical gaps.
+
+        Raises:
+            UnsafeFormatError: a frame is not what the table says, or gaps break the format; nothing
+                can fail half-way after that.
+        """
+        if self._digest is None:
+            rows = []
+            for name, row, pieces in self._each():
+                followed = Followed()
+                digest = digest_pieces(followed.passing(pieces))
+                followed.require(row.numel, row.count, what=f"{self._what}: {name}")
+                rows.append([name, row.numel, row.count, digest])
+            self._digest = digest_json(rows)
+        return self._digest
+
+    def _packed(self, number: int) -> tuple[memoryview, int]:
+        frame = self._frames[number]
+        return self.frames[frame.begin : frame.end].data, frame.size
+
+    def _each(self) -> Iterator[tuple[str, _Row, Iterator[memoryview]]]:
+        """Yield every tensor with the pieces of its gaps, each to be read before the next."""
+        number, frame = -1, _Pieces(iter(()))
+        for name, row in self._rows.items():
+            if number != row.frame:
+                frame.end()
+                number = row.frame
+                what = f"{self._what}: frame of {name}"
+                frame = _Pieces(unpacked(*self._packed(number), what=what))
+            yield name, row, frame.take(row.end - row.begin)
+        frame.end()
+
+
+class _Pieces:
+    """What a frame unpacks to, taken bit by bit."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._left = pieces, memoryview(b"")
+
+    def take(self, size: int) -> Iterator[memoryview]:
+        """Yield the next ``size`` bytes, in pieces."""
+        while size:
+            if not self._left:
+                self._left = memoryview(next(self._pieces))
+            piece, self._left = self._left[:size], self._left[size:]
+            size -= len(piece)
+            yield piece
+
+    def end(self) -> None:
+        """Read what is left, so that a frame that goes on, or was cut off, is noticed."""
+        for _ in self._pieces:
+            pass
 
 
 def pack(selected: Mapping[str, np.ndarray], numels: Mapping[str, int], *, what: str) -> PackedMask:
@@ -156,19 +215,19 @@ def pack(selected: Mapping[str, np.ndarray], numels: Mapping[str, int], *, what:
         )
     rows: list[list[int]] = []
     frames: list[bytes] = []
-    unpacked = bytearray()
+    held = bytearray()
     first = 0  # row of the tensor that begins the frame
     for number, name in enumerate(sorted(numels)):
         indices = selected.get(name, np.empty(0, dtype=np.uint32))
         gaps = encode(indices, numels[name], what=f"{what}: {name}")
         rows.append([indices.size, len(gaps), 0])
-        if not unpacked:
+        if not held:
             first = number
-        unpacked += gaps
-        if len(unpacked) >= FRAME_GAPS or (unpacked and number == len(numels) - 1):
-            frames.append(compress(bytes(unpacked)))
+        held += gaps
+        if len(held) >= FRAME_GAPS or (held and number == len(numels) - 1):
+            frames.append(compress(bytes(held)))
             rows[first][2] = len(frames[-1])
-            unpacked.clear()
+            held.clear()
     table = np.array(rows, dtype=np.uint64).reshape(-1, _COLUMNS)
     return PackedMask(table, np.frombuffer(b"".join(frames), np.uint8), numels, what=what)
 
@@ -188,13 +247,18 @@ def _parsed(
     rows: dict[str, _Row] = {}
     spans = [_Frame(0, 0, 0)]  # tensors in front of the first frame have no gaps
     for name, (count, size, packed) in zip(sorted(numels), table.tolist(), strict=True):
+        found = _findings(numels[name], count, size)
+        if size and not packed and (len(spans) == 1 or spans[-1].size >= FRAME_GAPS):
+            found.append(f"expected a frame for {size:,} bytes of gaps, got none")
         if packed:
             spans.append(_Frame(spans[-1].end, spans[-1].end + packed, 0))
         span = spans[-1]
         rows[name] = _Row(numels[name], count, len(spans) - 1, span.size, span.size + size)
         spans[-1] = _Frame(span.begin, span.end, span.size + size)
+        most = most_unpacked(span.end - span.begin)
+        if span.size <= most < span.size + size:
+            found.append(f"expected at most {most:,} bytes of gaps in its frame, got more")
         if len(findings) < _MOST_FINDINGS:
-            found = _findings(numels[name], count, size, has_frame=len(spans) > 1)
             findings += [f"{name!r:.120}: {finding}" for finding in found]
     if spans[-1].end != frames.size:
         findings.append(f"expected frames of {spans[-1].end:,} bytes, got {frames.size:,}")
@@ -205,13 +269,11 @@ def _parsed(
     return rows, spans
 
 
-def _findings(numel: int, count: int, size: int, *, has_frame: bool) -> list[str]:
+def _findings(numel: int, count: int, size: int) -> list[str]:
     findings = []
     if count > numel:
         findings.append(f"expected at most {numel:,} selected weights, got {count:,}")
     most = count + numel // SKIP if count else 0
     if not count <= size <= most:
         findings.append(f"expected {count:,} to {most:,} bytes of gaps, got {size:,}")
-    if size and not has_frame:
-        findings.append(f"expected a frame for {size:,} bytes of gaps, got none")
     return findings

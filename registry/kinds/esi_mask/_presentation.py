@@ -226,7 +226,7 @@ def _firmness(stability: Mapping[str, Any] | None) -> Words:
                 "model of 135M parameters two masks of 8 pairs each agreed with Jaccard 0.21 "
                 "(chance: 0.011). To measure it: "
             ),
-            Verbatim("safelatch extract esi-mask BASE --out DIR --halves"),
+            Verbatim("safelatch extract esi-mask BASE --out DIR"),
             ".",
         )
     first, second = stability["pairs"]

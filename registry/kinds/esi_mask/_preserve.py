@@ -126,6 +126,9 @@ class Preserving:
         }
 
     def release(self) -> None:
+        """Do nothing: nothing was frozen."""
+
+    def unhook(self) -> None:
         """Let the gradients be what they are."""
         for hook in self._hooks.values():
             hook.remove()

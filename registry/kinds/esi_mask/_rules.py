@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from registry.checkpoint.sketch import positions
 from registry.checkpoint.values import item_size
 from registry.digest import Digest, digest_bytes
 from registry.kinds.esi_mask._matrices import RULE, selection_size
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from registry.artifact.manifest import Manifest
+    from registry.checkpoint.record import BaseRecord
     from registry.kinds.esi_mask._matrices import Matrix
     from registry.kinds.esi_mask._packed import PackedMask
     from registry.kinds.esi_mask.body import MaskBody
@@ -30,6 +33,21 @@ _ALL_ONES = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF00000
 def digest_of(digests: np.ndarray, row: int) -> Digest:
     """Return row ``row`` of ``digests`` as a digest."""
     return Digest(f"blake3:{bytes(digests[row]).hex()}")
+
+
+def base_findings(manifest: Manifest, record: BaseRecord) -> list[str]:
+    """Return where the record is of another model: its places would be no places in this one."""
+    stated, held = dict(manifest.geometry), record.geometry.to_dict()
+    findings = [
+        f"base record: expected {name} {stated.get(name)}, got {value}"
+        for name, value in held.items()
+        if stated.get(name) != value
+    ]
+    if record.weights != manifest.base.weights:
+        findings.append(
+            f"base record: expected weights {manifest.base.weights}, got {record.weights}"
+        )
+    return findings
 
 
 def count_findings(
@@ -125,11 +143,9 @@ def receipt_findings(
     findings = []
     if selected != document["selected"]:
         findings.append(f"table: expected {document['selected']:,} selected, got {selected:,}")
-    digest = mask.digest()
+    digest = mask.digest()  # every frame is read once here, so that nothing fails half-way later
     if digest != document["mask"]:
         findings.append(f"mask: expected digest {document['mask']}, got {digest}")
-    for name in mask.names:  # unpacked once here, so that nothing fails half-way later
-        mask.indices(name)
     findings += _mass_findings(document["mass"], candidates, mask.counts)
     return findings + _coverage_findings(document["coverage"], candidates)
 
@@ -159,6 +175,34 @@ def value_findings(body: MaskBody) -> list[str]:
             expected, got = digest_of(body.digests, row), digest_bytes(raw.data)
             if what == "values" and counts[matrix.name] and got != expected:
                 findings.append(f"values: {matrix.name}: expected digest {expected}, got {got}")
+    return findings
+
+
+def sample_findings(body: MaskBody) -> list[str]:
+    """Return where stored values are not those that the base record sampled at the same places.
+
+    Digests of values are the artifact's own word; the samples are part of what the base is.
+    """
+    import numpy as np
+
+    findings = []
+    values = body.base_values()
+    for matrix in body.matrices if values else ():
+        name, raw = matrix.name, values[matrix.name]
+        size = f"<u{item_size(matrix.dtype)}"
+        places = matrix.in_tensor(body.indices(name))
+        if not places.size:
+            continue
+        sampled = positions(matrix.tensor, body.entries[matrix.tensor].shape)
+        at = np.minimum(places.searchsorted(sampled), places.size - 1)
+        met = places[at] == sampled
+        ours = np.frombuffer(body.samples[matrix.tensor], size)[met]
+        wrong = int(np.count_nonzero(np.frombuffer(raw.tobytes(), size)[at[met]] != ours))
+        if wrong:
+            findings.append(
+                f"values: {name}: expected the base's, got others at {wrong:,} of "
+                f"{int(np.count_nonzero(met)):,} places that its record sampled"
+            )
     return findings
 
 

@@ -255,10 +255,23 @@ def _token_likelihoods(model: Any, ids: list[int], wanted: list[int]) -> Tensor:
     require_known_tokens(model, [ids])
     row = torch.tensor([ids], device=next(model.parameters()).device)
     first = wanted[0] - 1  # a token is predicted at the one before it
-    logits = model(input_ids=row, use_cache=False, logits_to_keep=len(ids) - first).logits
+    head = model.get_output_embeddings().register_forward_pre_hook(_as_one_matrix)
+    try:
+        logits = model(input_ids=row, use_cache=False, logits_to_keep=len(ids) - first).logits
+    finally:
+        head.remove()
     places = torch.tensor(wanted, device=logits.device)
     predicted = logits[0, places - 1 - first].float()
     likely: Tensor = -torch.nn.functional.cross_entropy(
         predicted, row[0].to(logits.device)[places], reduction="none"
     )
     return likely
+
+
+def _as_one_matrix(_head: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the head's input [1, tokens, hidden] with the strides of one matrix.
+
+    The last tokens alone have others: a CPU then copies the head's weight for each conversation,
+    where the head needs no gradient. The values are the same.
+    """
+    return (given[0].flatten(0, 1).unsqueeze(0), *given[1:])

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from registry.live.wrapped import Wrapped
 
 _SHOWN = 5
+_INPUT_ONLY = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "CPT"}
+"""Kinds of prompt learning that put vectors beside the input embeddings, and nowhere else."""
 _OWN_CLASS = (
     "Give the model as its family's own class: AutoModelForCausalLM.from_pretrained(DIR), then "
     "wrap it."
@@ -109,6 +111,7 @@ def look_up(
             are adapters that do not pass.
     """
     wrapped = look_under(model)
+    _require_no_prefixes(wrapped)
     if not adapters:
         _require_none(wrapped)
     names = [selection.name for selection in chosen]
@@ -152,12 +155,26 @@ def _misfit(parameter: Tensor, selection: Selection, matrix: Matrix) -> str | No
 
 def _require_none(wrapped: Wrapped) -> None:
     """Raise ``GuardError`` where the model has adapters at all."""
-    if wrapped.brought:
+    got = sorted(wrapped.brought) or [f"adapter {name!r}" for name in sorted(wrapped.adapters)]
+    if got:
         raise GuardError(
             "expected a model without adapters, where selected weights alone are trained, got "
-            f"{len(wrapped.brought)} parameters of some:{listed(sorted(wrapped.brought), _SHOWN)}",
-            hint="Merge first (model = model.merge_and_unload()), or train the adapter as it is.",
+            f"{len(got)} of theirs:{listed(got, _SHOWN)}",
+            hint="Give the model under them: model.unload(), or of a prompt model.get_base_model()",
         )
+
+
+def _require_no_prefixes(wrapped: Wrapped) -> None:
+    """Refuse what acts in every layer, beside all weights."""
+    for name, config in sorted(wrapped.adapters.items()):
+        kind = str(getattr(config.peft_type, "value", config.peft_type))
+        if getattr(config, "is_prompt_learning", False) and kind not in _INPUT_ONLY:
+            raise GuardError(
+                f"expected no adapter that acts in every layer, {name!r} is {kind}: it puts "
+                "trained vectors beside what the selected weights compute.",
+                hint="Train the weights themselves, or a LoRA that is merged by "
+                "registry.project(ADAPTER, ARTIFACT, OUT, base=BASE).",
+            )
 
 
 def _require_no_adapter(wrapped: Wrapped, found: Iterable[str]) -> None:

@@ -36,8 +36,9 @@ class Part:
 
         first = self.row * self.width
         ends = np.searchsorted(indices, [first, first + self.matrix.rows * self.width])
-        rows, columns = np.divmod(indices[ends[0] : ends[1]] - first, self.width)
-        columns = columns - self.column
+        own = indices[ends[0] : ends[1]].astype(np.int64) - first
+        rows, columns = np.divmod(own, self.width)
+        columns -= self.column
         held = (columns >= 0) & (columns < self.matrix.cols)
         return rows[held] * self.matrix.cols + columns[held]
 

@@ -9,9 +9,9 @@ k-th largest score is found by counting, 16 bits at a time:
 
 - Ties go to the first: by the order of the tensors' names, then by flat index. The result is that
   of a stable sort, on every machine and for every split into chunks.
-- Histograms add. Processes that hold other tensors, or other rows, sum theirs (``merge``, an
-  all-reduce of 512 KiB) after passes 1 and 2, and each emits its own part: ``emit`` is told how
-  many of the ties are its own.
+- Histograms add. Processes that hold other rows sum theirs (an all-reduce of 512 KiB) after passes
+  1 and 2, count their ties in one more, and each emits its own part: ``emit`` is told how many of
+  the ties are its own.
 - The lowest k come from the same histograms, read from the other end.
 - NaN, infinity and every score with its sign bit set (-0.0 among them) are refused.
 
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import NonFiniteTensorError, UsageError
+from registry.kinds.esi_mask._across import own_ties, summed, total_of
 from registry.kinds.esi_mask._gap8 import index_dtype
 from registry.wording import listed
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy as np
+
+    from registry.kinds.esi_mask._across import Across
 
     Scores = Iterable[tuple[str, np.ndarray]]
 
@@ -64,30 +67,36 @@ class Cut:
     largest: bool
 
 
-def select(scores: Callable[[], Scores], k: int, *, largest: bool = True) -> dict[str, np.ndarray]:
+def select(
+    scores: Callable[[], Scores], k: int, *, largest: bool = True, across: Across | None = None
+) -> dict[str, np.ndarray]:
     """Return the flat indices of the k largest scores, sorted, for every tensor.
 
     Args:
         scores: Gives (tensor name, float32 [numel]) sorted by name; called once in each of three
-            passes, so that one tensor at a time need be in memory.
+            passes (four over processes), so that one tensor at a time need be in memory.
         k: How many, of all tensors together.
         largest: ``False`` selects the k smallest.
+        across: Processes that hold a part of every tensor each; ``k`` is over all of them, and
+            ``scores`` gives, and the result indexes, the part that is here.
 
     Raises:
         UsageError: k is not from 0 to the number of scores; a score is negative; tensors are not
             float32 vectors sorted by name; or a later pass gives others than the first.
         NonFiniteTensorError: a score is NaN or infinite.
     """
-    upper = upper_histogram(scores())
+    upper = summed(across, lambda: upper_histogram(scores()))
     total = int(upper.sum())
     if not 0 <= k <= total:
         raise UsageError(f"k: expected 0 to {total:,} scores, got {k:,}.")
     half = rank(upper, k, largest=largest)
-    lower = lower_histogram(scores(), half.bin)
+    lower = summed(across, lambda: lower_histogram(scores(), half.bin))
     _require_same("scores in the bin of rank k", int(upper[half.bin]), int(lower.sum()))
     cut = cut_at(half, lower, largest=largest)
-    selected = dict(emit(scores(), cut))
-    _require_same("scores selected", k, sum(indices.size for indices in selected.values()))
+    tied = None if across is None else own_ties(across, ties(scores(), cut), cut.tied)
+    selected = dict(emit(scores(), cut, tied=tied))
+    here = sum(indices.size for indices in selected.values())
+    _require_same("scores selected", k, total_of(across, here))
     return selected
 
 
@@ -130,16 +139,6 @@ def lower_histogram(tensors: Scores, upper: int) -> np.ndarray:
     return total
 
 
-def merge(histograms: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the histogram of all scores from those of their parts."""
-    import numpy as np
-
-    total = np.zeros(BINS, dtype=np.int64)
-    for histogram in histograms:
-        total += histogram
-    return total
-
-
 def rank(histogram: np.ndarray, k: int, *, largest: bool) -> Rank:
     """Return the bin that holds rank k (1 is the best), and how many of it rank up to k."""
     import numpy as np
@@ -155,6 +154,18 @@ def cut_at(upper: Rank, lower: np.ndarray, *, largest: bool) -> Cut:
     """Return the cut from the bin that holds rank k and the lower histogram of that bin."""
     low = rank(lower, upper.inside, largest=largest)
     return Cut(upper.bin << 16 | low.bin, low.inside, largest)
+
+
+def ties(tensors: Scores, cut: Cut) -> np.ndarray:
+    """Return how many scores of each tensor equal the cut, int64 [tensors]."""
+    import numpy as np
+
+    last = np.uint32(cut.bits)
+    counts = [
+        sum(int(np.count_nonzero(bits == last)) for _, bits in _chunks(array))
+        for _, array in _in_order(tensors)
+    ]
+    return np.array(counts, dtype=np.int64)
 
 
 def emit(tensors: Scores, cut: Cut, *, tied: int | None = None) -> Iterator[tuple[str, np.ndarray]]:

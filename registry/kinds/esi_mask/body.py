@@ -8,8 +8,9 @@ Rules, all checked together and all reported:
   the artifact says about sizes is believed;
 - exactly ``k = floor(rho * N)`` weights are selected, and the mask has the digest that is stated;
   an imported mask has its own rule, no score, and as rho its share of all parameters;
+- the base record is of the base that the manifest names;
 - every matrix's selected values in the base have a digest, and stored values are the values with
-  these digests; new values are as many, and finite;
+  these digests and what the base record sampled; new values are as many, and finite;
 - receipts (mass, coverage) have a row for what the base has, and their counts are the mask's.
 
 Tensors: ``table`` and ``frames`` (``_packed``), ``digests`` uint8 [matrices, 32], and uint8
@@ -31,9 +32,11 @@ from registry.kinds.esi_mask._matrices import RULE, matrices
 from registry.kinds.esi_mask._packed import PackedMask
 from registry.kinds.esi_mask._presentation import presentation
 from registry.kinds.esi_mask._rules import (
+    base_findings,
     count_findings,
     digest_of,
     receipt_findings,
+    sample_findings,
     tensor_findings,
     value_findings,
 )
@@ -184,9 +187,26 @@ class MaskBody:
             "selected": f"{self.selected:,} of {self.weights:,} weights ({share:.2%})",
             "matrices": f"{used:,} of {len(self.matrices):,}",
             **self._ranked(),
-            **({} if self.stability is None else {"jaccard": self.stability["jaccard"]}),
+            **self._firmness(),
             **({} if self.coverage is None else {"experts_without_tokens": unrouted}),
-            "values": "the base's are in the bundle" if self.values is not None else "left out",
+            **self._put(),
+        }
+
+    def _firmness(self) -> dict[str, Any]:
+        if self.stability is None:
+            return {}
+        jaccard, chance = self.stability["jaccard"], self.stability["chance"]
+        return {"halves_jaccard": jaccard, "halves_jaccard_by_chance": chance}
+
+    def _put(self) -> dict[str, Any]:
+        if self.delta is None:
+            held = self.values is not None
+            return {"values": "the base's are in the bundle" if held else "left out"}
+        how = f"{self.delta['steps']:,} steps of {self.delta['optimizer']}"
+        return {
+            "values": "new ones are in the bundle",
+            "trained": f"{how}, learning rate {self.delta['learning_rate']:g}",
+            "trained_on": self.delta["data"] or "not said",
         }
 
     def _ranked(self) -> dict[str, Any]:
@@ -209,6 +229,7 @@ def parse(bundle: Bundle) -> MaskBody:
     require_schema(document, SCHEMA, what=_WHAT)
     validate(document, "esi_mask.v1", what=_WHAT)
     record = BaseRecord.from_tensors(bundle.base_tensors())
+    _require(base_findings(bundle.manifest, record))
     candidates = matrices(record.entries, sites_for(record.geometry.family), record.geometry)
     tensors = bundle.tensors()
     findings = count_findings(document, candidates, record.numel)
@@ -237,6 +258,7 @@ def parse(bundle: Bundle) -> MaskBody:
         samples={name: record.samples[name] for name in tensor_names},
     )
     _require(value_findings(body))
+    _require(sample_findings(body))
     return body
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UsageError
+from registry.errors import ApplyError, UsageError
 from registry.kinds.esi_mask._candidates import live_candidates, require_base
 from registry.kinds.esi_mask._gradients import gradients, halves
 from registry.kinds.esi_mask._impact import Impact, agreement, rounded, spread
 from registry.kinds.esi_mask._imported import FORMAT as FOREIGN_FORMAT
 from registry.kinds.esi_mask._imported import parse_imported as parse_foreign
-from registry.kinds.esi_mask._imported import read_indices as read_foreign
-from registry.kinds.esi_mask._matrices import held, selection_size
+from registry.kinds.esi_mask._imported import read_foreign
+from registry.kinds.esi_mask._kept_sums import KeptSums
+from registry.kinds.esi_mask._matrices import selection_size
 from registry.kinds.esi_mask._packed import PackedMask, pack
 from registry.kinds.esi_mask._scores import GuardLogOdds, RefusalLogOdds
 from registry.kinds.esi_mask._topk import select
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
-    from torch import Tensor, nn
+    from torch import nn
 
     from registry.checkpoint.architecture import Sites
     from registry.kinds.contract import Notes
+    from registry.kinds.esi_mask._candidates import Candidates
     from registry.kinds.esi_mask._matrices import Matrix
     from registry.kinds.esi_mask._scores import Score
     from registry.measure.prompts import Pair, PromptSet
@@ -77,16 +79,12 @@ def extract(
     *,
     seed: int,
     options: Mapping[str, Any],
-    notes: Notes | None = None,  # noqa: ARG001 -- the contract's
+    notes: Notes | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
-    """Find the mask by ``RefusalLogOdds``: see ``find_mask``, whose arguments these are.
-
-    ``notes`` are not used: what an interrupted run has so far is larger than the model.
-    """
-    return find_mask(
-        model, RefusalLogOdds(tokenizer), data, seed=seed, options=options, progress=progress
-    )
+    """Find the mask by ``RefusalLogOdds``: see ``find_mask``, whose arguments these are."""
+    score = RefusalLogOdds(tokenizer)
+    return find_mask(model, score, data, seed=seed, options=options, notes=notes, progress=progress)
 
 
 def find_mask(
@@ -96,9 +94,14 @@ def find_mask(
     *,
     seed: int,
     options: Mapping[str, Any],
+    notes: Notes | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
     """Rank every candidate weight by its expected safety impact, and select the largest.
+
+    A model that FSDP2 sharded is asked by all of its processes together: each calls this with the
+    same arguments, and each gets the same mask (see ``_shards`` on what is the same bit by bit).
+    It is computed in the precision that the caller sharded it with.
 
     Args:
         model: The aligned base, read only.
@@ -107,11 +110,14 @@ def find_mask(
         seed: Seed of the split into halves; recorded.
         options: ``rho`` (share of the candidates' weights), ``limit`` (0: all pairs),
             ``with_values``, ``halves``.
+        notes: Where sums are kept meanwhile, so that an interrupted run goes on from them. Every
+            process of a sharded model has notes of its own.
         progress: Called with (stage, done, all).
 
     Raises:
         UsageError: rho is no share, selects nothing, or there are too few pairs.
-        UnsupportedArchitectureError, GeometryError, ApplyError: the model cannot be read.
+        UnsupportedArchitectureError, GeometryError, ApplyError: the model cannot be read, or no
+            gradient reaches its weights.
         CompatibilityError: a pair cannot be asked in the model's form.
         NonFiniteResultError, NonFiniteTensorError: a score or a gradient is NaN or infinite.
     """
@@ -121,7 +127,7 @@ def find_mask(
     rows = data.first(int(options["limit"])) if options["limit"] else data
     parts = halves(len(rows), seed) if options["halves"] else None
     found = live_candidates(model)
-    live, sites, candidates = found.live, found.sites, found.matrices
+    live, sites, shards, candidates = found.live, found.sites, found.shards, found.matrices
     k = selection_size(rho, candidates)
     if not k:
         raise UsageError(f"rho: expected a share of at least one weight, got {rho!r}.")
@@ -132,15 +138,28 @@ def find_mask(
         rows.rows,
         parts=parts,
         routers=found.routers,
+        shards=shards,
+        kept=None if notes is None else KeptSums(notes, {"data": rows.describe(), "seed": seed}),
         progress=_stage(progress, "differentiating the score"),
     )
-    sigma = {matrix.name: spread(held(live, sites, matrix)) for matrix in candidates}
-    impact = Impact(candidates, sites, sigma, summed)
+    sigma = {
+        matrix.name: spread(shards.whole(shards.held(live, sites, matrix), matrix))
+        for matrix in candidates
+    }
+    impact = Impact(candidates, sites, sigma, summed, shards)
+    unseen = impact.without_gradient()
+    if len(unseen) == len(candidates):
+        raise ApplyError(
+            f"expected a gradient of {score.name} in some of {len(candidates):,} matrices, got "
+            "none but zeros.",
+            hint="Look whether the model's forward pass is cut from its weights, and of a sharded "
+            "model whether its gradients are reduced: model.set_requires_gradient_sync(True)",
+        )
     numels = {matrix.name: matrix.numel for matrix in candidates}
     tell = _stage(progress, "selecting weights")
     selected = _selected(impact, k, None, tell)
     mask = pack(selected, numels, what=_WHAT)
-    values, digests = _values(live, sites, candidates, mask)
+    values, digests = _values(found, mask)
     described = score.describe()
     body = MaskBody(
         matrices=candidates,
@@ -159,7 +178,6 @@ def find_mask(
         coverage=_coverage(summed.routed, sites, candidates),
         mass=impact.mass(selected),
     )
-    unseen = impact.without_gradient()
     receipt = {
         "pairs": rows.describe(),
         "score": described,
@@ -173,8 +191,9 @@ def find_mask(
 def _selected(
     impact: Impact, k: int, part: int | None, progress: Callable[[int, int], None] | None
 ) -> dict[str, np.ndarray]:
-    """Return the k largest scores by matrix; ``select`` looks at all of them three times."""
-    passes, all_of_it = 0, 3 * len(impact.matrices)
+    """Return the k largest scores by matrix; ``select`` looks at all of them a few times."""
+    shards = impact.shards
+    passes, all_of_it = 0, (3 if shards.is_one else 4) * len(impact.matrices)
 
     def scores() -> Iterable[tuple[str, np.ndarray]]:
         nonlocal passes
@@ -184,7 +203,8 @@ def _selected(
             if progress is not None:
                 progress(before + number, all_of_it)
 
-    return select(scores, k)
+    selected = select(scores, k, across=None if shards.is_one else shards)
+    return shards.joined(selected, impact.matrices)
 
 
 def _stability(
@@ -200,23 +220,19 @@ def _stability(
     return {"pairs": pairs, "jaccard": rounded(jaccard), "chance": rounded(chance)}
 
 
-def _values(
-    live: Mapping[str, Tensor],
-    sites: Sites,
-    candidates: tuple[Matrix, ...],
-    mask: PackedMask,
-) -> tuple[np.ndarray, np.ndarray]:
+def _values(found: Candidates, mask: PackedMask) -> tuple[np.ndarray, np.ndarray]:
     """Return the weights at the selected places, raw bytes in the base's dtype, and digests."""
     import torch
 
+    shards = found.shards
+
     def read(matrix: Matrix, indices: np.ndarray) -> bytes:
-        weights = held(live, sites, matrix)
-        flat = torch.from_numpy(indices.astype("int64")).to(weights.device)
-        chosen = weights[flat // matrix.cols, flat % matrix.cols].to(torch_dtype(matrix.dtype))
+        part = shards.held(found.live, found.sites, matrix)
+        chosen = shards.values(part, matrix, indices).to(torch_dtype(matrix.dtype))
         raw: bytes = chosen.cpu().contiguous().view(torch.uint8).numpy().tobytes()
         return raw
 
-    return gather_values(candidates, mask, read)
+    return gather_values(found.matrices, mask, read)
 
 
 def _coverage(

@@ -18,15 +18,16 @@ before they are asked for; gradients are clipped and set to None through the opt
     ...                                      # loss.backward(), clip_grad_norm_(g.parameters(), 1.0)
     optimizer.step(); optimizer.zero_grad()
 
-A Trainer takes that optimizer and the guard:
-``Trainer(..., optimizers=(optimizer, None), callbacks=[SafetyCallback(g)])``.
+An optimizer that a Trainer built from the model's parameters gets the vectors in their places,
+before its first step: ``g.exchange(optimizer)``.
 """
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from registry.digest import digest_json
 from registry.errors import GuardError, UsageError
@@ -55,14 +56,10 @@ class MaskGuard:
     is_shared = False  # a second guard of the same model is refused
 
     def __init__(self, model: nn.Module, body: MaskBody, mode: str) -> None:
-        inner = innermost(model)
-        if any(other.is_on(inner) for other in _GUARDS):
-            raise GuardError(
-                "expected a model without a guard, this one is guarded already.",
-                hint="Use that guard, or give the model back first: g.release()",
-            )
+        _require_unguarded(model)
         self._model, self._body = model, body
         self._work = Preserving(model, body) if mode == PRESERVE else Enhancing(model, body)
+        finalize(self, self._work.unhook).atexit = False  # a guard that is lost takes no gradients
         self._optimizers: list[tuple[Any, tuple[Any, ...]]] = []
         self._steps = 0
         self._is_released = False
@@ -97,6 +94,16 @@ class MaskGuard:
         """Scale the gradients of ``parameters()`` so that their norm is at most ``max_norm``."""
         self._enhancing().clip(max_norm)
 
+    def exchange(self, optimizer: Any) -> None:
+        """Put ``parameters()`` in place of the model's in an optimizer that was built from those.
+
+        Raises:
+            UsageError: the selected weights are kept, not trained.
+            GuardError: it took steps of the model's parameters already.
+            RuntimeError: the guard was released.
+        """
+        self._enhancing().exchange(_inside(optimizer))
+
     def attach(self, optimizer: Any) -> None:
         """Watch ``optimizer``: after each of its steps, what must be kept is what it was.
 
@@ -106,17 +113,8 @@ class MaskGuard:
             GuardError: it holds what it must not, nothing of this model, or cannot be watched.
             RuntimeError: the guard was released.
         """
-        from torch.optim import Optimizer
-
         self._require_on()
-        inner = optimizer
-        while isinstance(getattr(inner, "optimizer", None), Optimizer):
-            inner = inner.optimizer
-        if not isinstance(inner, Optimizer):
-            raise GuardError(
-                f"expected a torch optimizer, got {type(inner).__name__}: it steps without hooks.",
-                hint="Give the torch optimizer that it was built from: g.attach(optimizer)",
-            )
+        inner = _inside(optimizer)
         self._work.bind()
         self._work.require(inner)
         if not any(watched is inner for watched, _ in self._optimizers):
@@ -205,6 +203,7 @@ class MaskGuard:
             for hook in hooks:
                 hook.remove()
         self._optimizers.clear()
+        self._work.unhook()
         self._work.release()
 
     def _require_on(self) -> None:
@@ -227,6 +226,33 @@ class MaskGuard:
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         self._work.after_step()
+
+
+def _require_unguarded(model: nn.Module) -> None:
+    inner = innermost(model)
+    if any(other.is_on(inner) for other in _GUARDS):
+        gc.collect()  # one that nobody has any more holds itself, through its optimizer
+    if any(other.is_on(inner) for other in _GUARDS):
+        raise GuardError(
+            "expected a model without a guard, this one is guarded already.",
+            hint="Use that guard, or give the model back first: g.release(); of a SafetyCallback: "
+            "callback.guard.release()",
+        )
+
+
+def _inside(optimizer: Any) -> Any:
+    """Return the torch optimizer inside wrappers."""
+    from torch.optim import Optimizer
+
+    inner = optimizer
+    while isinstance(getattr(inner, "optimizer", None), Optimizer):
+        inner = inner.optimizer
+    if not isinstance(inner, Optimizer):
+        raise GuardError(
+            f"expected a torch optimizer, got {type(inner).__name__}: it steps without hooks.",
+            hint="Give the torch optimizer that it was built from: g.attach(optimizer)",
+        )
+    return inner
 
 
 def guard(model: nn.Module, body: MaskBody, *, mode: str | None = None) -> MaskGuard:

@@ -8,17 +8,19 @@ for bit, the artifact is ``stored``.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.kinds.esi_mask._judged import drift_of, judged
+from registry.kinds.esi_mask._judged import STATES, drift_of, judged
 from registry.kinds.esi_mask._patches import patches
 from registry.kinds.esi_mask._stored import read_effective, read_stored
 from registry.kinds.esi_mask._targets import Targets
+from registry.kinds.esi_mask.body import MASK
 from registry.measure.statistics import Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from registry.checkpoint.reader import Checkpoint
     from registry.checkpoint.record import BaseRecord
@@ -98,6 +100,71 @@ class MaskInspection:
             "unknown": states.count("unknown"),
             "matrices": [row.to_dict() for row in rows],
         }
+
+    def describe(self) -> dict[str, Any]:
+        """Return what people are shown: in words, and the matrices that are not the same."""
+        rows = [row for row in self.matrices if row.selected]
+        counts = Counter(row.state for row in rows)
+        states = (f"{counts[state]:,} {state}" for state in STATES if counts[state])
+        others = sorted((row for row in rows if row.state != "same"), key=lambda row: -row.drift)
+        return {
+            "selected weights": _counted(self),
+            "the other weights": _rest(self.matrices),
+            "matrices": ", ".join(states),
+            "not the same": [
+                {
+                    "matrix": row.name,
+                    "state": row.state,
+                    "selected": row.selected,
+                    "equal": _equal(row),
+                    "drift": row.drift if math.isfinite(row.drift) else None,
+                    "fact": row.fact or ("cannot be told" if row.state == "unknown" else ""),
+                }
+                for row in others
+            ],
+        }
+
+
+def _counted(found: MaskInspection) -> str:
+    """Return how many selected weights are what they must be, and how far that was counted."""
+    wanted = "the base's" if found.form == MASK else "the delta's"
+    counted = [row for row in found.matrices if row.equal is not None]
+    equal = sum(row.equal or 0 for row in counted)
+    among = sum(row.selected for row in counted)
+    left = found.selected - among
+    if found.stored:
+        return f"all {among:,} are {wanted}, bit for bit"
+    if not left:
+        cast = any(row.state == "rounded" for row in found.matrices)
+        share = equal / among if equal == among else min(equal / among, 0.9999)
+        return (
+            f"{equal:,} of {among:,} are {wanted} ({share:.2%})"
+            f"{', rounded where the dtype is too narrow for them' if cast else ''}"
+        )
+    known = f"at least {equal:,} of {found.selected:,} are {wanted}; " if equal else ""
+    rate = found.estimate
+    if rate is None:
+        return f"{known}of {left:,} it cannot be told: no sample meets them"
+    bounds = rate.interval()
+    return (
+        f"{known}{left:,} were not counted: of {rate.n:,} sampled, {rate.successes:,} are {wanted} "
+        f"(95 % interval {bounds.low:.1%} to {bounds.high:.1%})"
+    )
+
+
+def _equal(row: Judged) -> int | str | None:
+    if row.equal is not None or not row.sampled:
+        return row.equal
+    return f"{row.sampled_equal} of {row.sampled} sampled"
+
+
+def _rest(matrices: Sequence[Judged]) -> str:
+    drift = drift_of(list(matrices))
+    if not math.isfinite(drift):
+        return "unknown: a matrix is missing, or not of its shape"
+    if not drift:
+        return "no sample differs from the base's"
+    return f"{drift:.4g} from the base's (relative distance), estimated from samples"
 
 
 def inspect(checkpoint: Checkpoint, body: MaskBody, sites: Sites) -> MaskInspection:

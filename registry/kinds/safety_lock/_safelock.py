@@ -16,7 +16,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.artifact.pickles import GET_AGAIN, unpickle_zip
+from registry.artifact.foreign_file import GET_AGAIN
+from registry.artifact.pickles import unpickle_zip
 from registry.artifact.unbound import IMPORT_AGAIN
 from registry.errors import GeometryError, SchemaViolationError
 from registry.kinds.safety_lock.body import IMPORTED, UNIT_TOLERANCE, LockBody
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from registry.artifact.foreign_file import ForeignFile
     from registry.checkpoint.geometry import Geometry
 
 FORMAT = "safelock: a torch.save zip of a dict of lists of (head, direction, sigma)"
@@ -122,6 +124,11 @@ class ImportedLock:
             answer_tokens=None,
             probe={"method": IMPORTED},
         )
+
+
+def read_foreign(file: ForeignFile) -> ImportedLock:
+    """Return what a ``.safelock`` file says; see ``read_safelock``."""
+    return read_safelock(file.whole(), what=file.name)
 
 
 def read_safelock(data: bytes, *, what: str) -> ImportedLock:

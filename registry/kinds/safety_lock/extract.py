@@ -18,7 +18,7 @@ from registry.kinds.safety_lock._holds import HOLD_PAIRS, Bounds, Holds
 from registry.kinds.safety_lock._probe import score_heads
 from registry.kinds.safety_lock._safelock import FORMAT as FOREIGN_FORMAT
 from registry.kinds.safety_lock._safelock import parse_imported as parse_foreign
-from registry.kinds.safety_lock._safelock import read_safelock as read_foreign
+from registry.kinds.safety_lock._safelock import read_foreign
 from registry.kinds.safety_lock.apply import output_shifts
 from registry.kinds.safety_lock.body import LockBody
 from registry.live.sites import model_geometry

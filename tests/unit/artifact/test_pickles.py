@@ -17,8 +17,8 @@ from support.refusals import refusal
 from support.safelocks import NAME, a_lock, pickle_of, safelock, saved, stored_zip
 
 from registry.artifact import pickles
-from registry.artifact.pickles import read_foreign, unpickle, unpickle_zip
-from registry.errors import ArtifactNotFoundError, HostError, UnsafeFormatError
+from registry.artifact.pickles import unpickle, unpickle_zip
+from registry.errors import HostError, UnsafeFormatError
 
 CHILD = Path(pickles.__file__).with_name("_pickle_child.py")
 
@@ -70,25 +70,6 @@ def test_numbers_and_texts_beside_arrays_are_no_lock():
 )  # fmt: skip
 def test_other_shapes_than_those_of_a_safelock_are_refused(value, said):
     refusal(UnsafeFormatError, lambda: unpickle(pickle_of(value), "safelock", what="x"), said)
-
-
-def test_a_file_that_is_not_there_is_told(tmp_path):
-    refusal(
-        ArtifactNotFoundError,
-        lambda: read_foreign(tmp_path / "x.safelock"),
-        f"expected a file to import at {tmp_path}/x.safelock, found none.",
-    )
-
-
-def test_a_file_over_the_limit_is_refused_before_it_is_read(tmp_path):
-    path = tmp_path / "x.safelock"
-    with path.open("wb") as file:
-        file.truncate(pickles.FILE_LIMIT + 1)
-    refusal(
-        UnsafeFormatError,
-        lambda: read_foreign(path),
-        "x.safelock: expected at most 16,777,216 bytes, got 16,777,217.",
-    )
 
 
 def test_the_limits_are_those_that_are_told_and_no_file_can_be_written(tmp_path):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 UNITS = (
     "tokens", "prompts", "events", "heads", "folds", "repetitions", "5 %", "nats per token", "seed",
-    "s, m, h or d", "tokens of each answer", "factor",
+    "s, m, h or d", "tokens of each answer", "factor", "share of", "n pairs",
 )  # fmt: skip
 """What numbers count, as their help says it."""
 

@@ -264,7 +264,8 @@ def test_a_mask_is_described() -> None:
         "matrices": "15 of 15",
         "score": "refusal-log-odds",
         "pairs": 5,
-        "jaccard": 0.5,
+        "halves_jaccard": 0.5,
+        "halves_jaccard_by_chance": 0.005,
         "values": "the base's are in the bundle",
     }
     judge = {
@@ -275,7 +276,7 @@ def test_a_mask_is_described() -> None:
     described = parse_body(bundled(record, bare)).describe()
     assert described["judge"] == "guard"
     assert described["values"] == "left out"
-    assert "jaccard" not in described
+    assert "halves_jaccard" not in described
     assert parse_body(bundled(*mixture())).describe()["experts_without_tokens"] == 2
 
 

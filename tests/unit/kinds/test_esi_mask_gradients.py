@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
-from support.planted_mask import build_planted_mask, mask_pairs, mean_score
+from support.families import family_model
+from support.planted_mask import build_planted_mask, build_tokens, mask_pairs, mean_score
 from torch import nn
 
-from registry.errors import ApplyError, NonFiniteResultError, NonFiniteTensorError, UsageError
+from registry.errors import (
+    ApplyError,
+    HostError,
+    NonFiniteResultError,
+    NonFiniteTensorError,
+    UsageError,
+)
+from registry.kinds.esi_mask import _gradients, _kept_sums
 from registry.kinds.esi_mask._gradients import gradients, halves
+from registry.kinds.esi_mask._kept_sums import KeptSums
 from registry.kinds.esi_mask._scores import RefusalLogOdds
 
 PAIRS = mask_pairs(6).rows
@@ -200,3 +211,174 @@ def test_halves_are_drawn_by_the_seed_alone():
     assert sorted(halves(7, seed=1)) == [0, 0, 0, 0, 1, 1, 1]
     with pytest.raises(UsageError, match="expected at least 2 pairs for two halves, got 1"):
         halves(1, seed=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_gradient_is_added_as_torch_adds_it_also_in_pieces(monkeypatch, dtype):
+    monkeypatch.setattr(_gradients, "_PIECE", 1000)
+    generator = torch.Generator().manual_seed(0)
+    total, gradient = (torch.randn(70, 101, generator=generator) for _ in range(2))
+    gradient = gradient.to(dtype)
+    for laid_out in (gradient, gradient.t().contiguous().t()):
+        expected = total.clone().add_(gradient)
+        got = total.clone()
+        _gradients._add(got, laid_out)
+        assert torch.equal(got, expected)
+
+
+def test_embeddings_norms_and_their_inputs_get_no_gradient():
+    """Not even one that is thrown away: backward does not compute it."""
+    planted = build_planted_mask()
+    planted.model.requires_grad_(True)
+    names = [name for name in matrices_of(planted.model) if "layers" in name]
+    seen = set()
+    handles = [
+        value.register_hook(lambda _, name=name: seen.add(name))
+        for name, value in planted.model.named_parameters()
+    ]
+    outputs = []
+    handles.append(
+        planted.model.model.embed_tokens.register_forward_hook(
+            lambda _module, _given, output: outputs.append(output.requires_grad)
+        )
+    )
+    found(planted, names)
+    for handle in handles:
+        handle.remove()
+    assert seen == set(names)
+    assert not any(outputs)
+
+
+# What an interrupted run has
+
+
+class Notes:
+    """Notes in memory, of which nothing changes later."""
+
+    def __init__(self, *, is_full=False):
+        self.kept, self.is_full, self.writes = {}, is_full, 0
+
+    def recall_tensors(self, key):
+        return self.kept.get(key)
+
+    def keep_tensors(self, key, value, tensors):
+        self.writes += 1
+        if self.is_full:
+            raise HostError("expected room, got none.")
+        self.kept[key] = (
+            json.loads(json.dumps(value)),
+            {name: array.copy() for name, array in tensors.items()},
+        )
+
+
+@pytest.fixture
+def always(monkeypatch):
+    monkeypatch.setattr(_kept_sums, "_EVERY_S", 0.0)
+    monkeypatch.setattr(_kept_sums, "_TIMES_COST", 0)
+
+
+def interrupted(notes, after, *, run=None, pairs=PAIRS, **options):
+    """Return the pairs that were differentiated, and what was found unless it was interrupted."""
+    planted, done = build_planted_mask(), []
+
+    class Counted(RefusalLogOdds):
+        def terms(self, model, pair):
+            done.append(pair.id)
+            return super().terms(model, pair)
+
+    def progress(number, _total):
+        if number == after:
+            raise KeyboardInterrupt
+
+    got = None
+    with contextlib.suppress(KeyboardInterrupt):
+        got = gradients(
+            planted.model, matrices_of(planted.model), Counted(planted.tokenizer), pairs,
+            kept=KeptSums(notes, run or {"data": "a"}), progress=progress, **options,
+        )  # fmt: skip
+    return done, got
+
+
+@pytest.mark.parametrize("after", [1, 4, 6])
+@pytest.mark.parametrize("parts", [None, halves(6, seed=1)])
+@pytest.mark.usefixtures("always")
+def test_an_interrupted_run_goes_on_behind_the_last_pair_and_ends_with_the_same_bits(after, parts):
+    notes = Notes()
+    first, nothing = interrupted(notes, after, parts=parts)
+    second, got = interrupted(notes, None, parts=parts)
+    assert nothing is None
+    assert first + second == [pair.id for pair in PAIRS]
+    assert len(first) == after
+    expected = found(build_planted_mask(), parts=parts)
+    assert (got.scores, got.pairs) == (expected.scores, expected.pairs)
+    for part, whole in zip(got.sums, expected.sums, strict=True):
+        assert list(part) == list(whole)
+        assert all(torch.equal(part[name], whole[name]) for name in whole)
+
+
+@pytest.mark.usefixtures("always")
+def test_tokens_of_experts_are_counted_once_also_of_an_interrupted_run():
+    def run(notes, after):
+        model = family_model("mixtral")
+        routers = [f"model.layers.{layer}.mlp.gate" for layer in range(2)]
+
+        def progress(number, _total):
+            if number == after:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            return gradients(
+                model, ["model.layers.1.self_attn.v_proj.weight"], RefusalLogOdds(build_tokens()),
+                PAIRS, routers=routers, kept=KeptSums(notes, {}), progress=progress,
+            ).routed  # fmt: skip
+
+    notes = Notes()
+    assert run(notes, 2) is None
+    assert run(notes, None) == run(Notes(), None)
+
+
+@pytest.mark.usefixtures("always")
+def test_sums_of_another_run_are_not_used():
+    notes = Notes()
+    interrupted(notes, 3)
+    for other in ({"run": {"data": "b"}}, {"parts": halves(6, seed=1)}, {"pairs": PAIRS[:4]}):
+        again, got = interrupted(notes, None, **other)
+        assert len(again) == len(other.get("pairs", PAIRS))
+        assert got is not None
+    assert interrupted(notes, None)[0] == [pair.id for pair in PAIRS[3:]]
+
+
+def test_sums_are_kept_seldom_and_never_where_writing_costs_more_than_it_saves(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+
+    def tick(seconds):
+        clock.now += seconds
+
+    monkeypatch.setattr(_kept_sums.time, "monotonic", lambda: clock.now)
+
+    class Slow(Notes):
+        def keep_tensors(self, key, value, tensors):
+            super().keep_tensors(key, value, tensors)
+            tick(4.0)
+
+    planted, notes, when = build_planted_mask(), Slow(), []
+
+    def progress(_number, _total):
+        tick(10.0)
+        when.append(notes.writes)
+
+    gradients(
+        planted.model, matrices_of(planted.model), RefusalLogOdds(planted.tokenizer), PAIRS * 4,
+        kept=KeptSums(notes, {}), progress=progress,
+    )  # fmt: skip
+    assert when == [0, 0, 0, *[1] * 8, *[2] * 8, *[3] * 5]
+
+
+@pytest.mark.usefixtures("always")
+def test_a_full_disk_is_warned_about_once_and_the_run_ends():
+    notes = Notes(is_full=True)
+    with pytest.warns(UserWarning, match="would begin anew: expected room, got none") as caught:
+        _, got = interrupted(notes, None)
+    assert len(caught) == 1
+    assert notes.writes == 1
+    assert got.pairs == (6,)

@@ -464,6 +464,129 @@ def test_a_model_is_guarded_once_and_released_as_it_was(model, body, mode):
     gc.collect()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_guard_that_was_lost_takes_no_gradients_from_the_next_one(model, body, mode):
+    """Its hooks took every gradient first: the next guard trained nothing, and did not say so."""
+    for optimizer_too in (False, True):
+        held = guard(model, body, mode=mode)
+        optimizer = optimizer_of(held, model)
+        if optimizer_too:
+            held.attach(optimizer)
+        elif held.has_vectors:
+            held.parameters()
+        del held, optimizer
+    held, optimizer = started(model, body, "enhance")
+    before = bits(model)
+    train(model, optimizer, 2)
+    after = bits(model)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {name for name, count in body.counts.items() if count}
+    held.verify()
+
+
+def test_an_optimizer_of_the_model_gets_the_vectors_in_their_places(model, body, tmp_path):
+    held = guard(model, body, mode="enhance")
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [{"params": trained[:3], "weight_decay": 0.5}, {"params": trained[3:]}], lr=0.05
+    )
+    held.exchange(optimizer)
+    held.exchange(optimizer)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    vectors = dict(zip(sorted(names), held.parameters(), strict=True))
+    groups = [[id(p) for p in group["params"]] for group in optimizer.param_groups]
+    order = [id(vectors[name]) for name in names]
+    assert groups == [order[:3], order[3:]]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.01]
+    held.attach(optimizer)
+    train(model, optimizer, 2)
+    selected, others = totals(differing(model, body, tmp_path / "base", tmp_path / "out"))
+    assert (selected > 0.9 * body.selected, others) == (True, 0)
+    held.release()
+    with pytest.raises(RuntimeError, match="released"):
+        held.exchange(optimizer)
+
+
+def test_an_optimizer_that_stepped_whole_parameters_is_not_taken_over(model, body):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
+    train(model, optimizer, 1)
+    held = guard(model, body, mode="enhance")
+    before = [list(group["params"]) for group in optimizer.param_groups]
+    with pytest.raises(GuardError, match="it has momentum of whole parameters"):
+        held.exchange(optimizer)
+    assert [list(group["params"]) for group in optimizer.param_groups] == before
+    with pytest.raises(GuardError, match="expected a torch optimizer, got object"):
+        held.exchange(object())
+
+
+def test_parameters_that_come_and_go_are_told_by_verify_of_set(model, body):
+    held, _ = started(model, body, "enhance")
+    model.model.extra = torch.nn.Parameter(torch.ones(2))
+    del model.model.norm
+    with pytest.raises(VerificationError, match="2 of 12 parameters changed outside") as caught:
+        held.verify()
+    first, second = caught.value.message.splitlines()[1:]
+    assert first.strip() == "model.extra: expected no such parameter, it was added"
+    assert second.strip().startswith("model.norm.weight: expected blake3:")
+    assert second.endswith(", it is gone")
+
+
+def test_parameters_that_are_frozen_before_there_are_vectors_of_them_are_refused(model, body):
+    held = guard(model, body, mode="enhance")
+    model.get_parameter(UP).requires_grad_(False)
+    with pytest.raises(GuardError, match="1 were frozen since the guard began"):
+        held.parameters()
+
+
+def test_a_prompt_that_is_learned_beside_the_input_changes_no_weight(body):
+    from peft import PromptTuningConfig, get_peft_model
+
+    whole = get_peft_model(tiny(), PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"))
+    held = guard(whole, body)
+    assert held.verify().weights == body.selected
+    assert held.report().moment_bytes == 0
+    held.release()
+    with pytest.raises(GuardError, match="expected a model without adapters") as caught:
+        guard(whole, body, mode="enhance")
+    assert "adapter 'default'" in caught.value.message
+    guard(whole.get_base_model(), body, mode="enhance").parameters()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_prefix_in_every_layer_is_refused(body, mode):
+    from peft import PrefixTuningConfig, get_peft_model
+
+    whole = get_peft_model(tiny(), PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"))
+    with pytest.raises(GuardError, match="'default' is PREFIX_TUNING"):
+        guard(whole, body, mode=mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_adapter_on_the_experts_parameter_is_refused(mode, tmp_path):
+    model = tiny("mixtral")
+    body = mask_body(model, tmp_path / "base")
+    whole = lora(model, target_modules=[], target_parameters=["mlp.experts.gate_up_proj"])
+    with pytest.raises(GuardError) as caught:
+        guard(whole, body, mode=mode)
+    assert "model.layers.0.mlp.experts.lora_A.default.weight" in caught.value.message
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_adapter_that_transformers_put_there_is_refused(model, body, mode):
+    from peft import LoraConfig
+
+    model.add_adapter(LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(GuardError) as caught:
+        guard(model, body, mode=mode)
+    assert "model.layers.0.self_attn.q_proj.lora_A.default.weight" in caught.value.message
+
+
+def test_a_frozen_model_does_not_save_less_than_nothing(model, body):
+    model.requires_grad_(False)
+    report = guard(model, body, mode="enhance").report()
+    assert (report.gradient_bytes, report.moment_bytes) == (0, 0)
+
+
 def test_the_reports_count_what_is_trained_and_what_is_held(model, body, tmp_path):
     weights = sum(parameter.numel() for parameter in model.parameters())
     held = guard(model, body)

@@ -29,7 +29,7 @@ from registry.errors import (
     UnsafeFormatError,
 )
 from registry.kinds import parse_body
-from registry.kinds.esi_mask._imported import parse_imported, read_indices
+from registry.kinds.esi_mask._imported import parse_imported
 from registry.kinds.esi_mask._rules import IMPORTED_RULE, count_findings
 from registry.kinds.esi_mask._sources import named_parts
 from registry.kinds.esi_mask.body import MaskBody
@@ -193,9 +193,30 @@ def test_parameters_that_the_base_does_not_have_are_all_told_at_once(
         f"{Q!r}: expected indices below 3,072, got 2 others up to 4,000",
         "'model.layers.7.mlp.up_proj.weight': expected a parameter of the base, it has none of "
         "this name",
-        "'model.norm.weight': expected a parameter of the base, it has no matrix that a mask is of",
-        "'model.embed_tokens.weight': expected a parameter of the base, it has no matrix that",
+        "'model.norm.weight': expected a matrix that a mask is of, the base has it as an embedding, a "
+        "norm, a bias or a router",
+        "'model.embed_tokens.weight': expected a matrix that a mask is of",
     )
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_routers_that_the_authors_code_keeps_are_refused_with_the_repair(
+    tmp_path: Path, is_live: bool
+) -> None:
+    """Their filter knows the router of Qwen by its name, and not the one of Mixtral."""
+    base = of_family(tmp_path, "mixtral")
+    router = "model.layers.0.block_sparse_moe.gate.weight"
+    assert router in {entry.name for entry in base.record.entries}
+    name = sites_for("mixtral").place_of(router).name if is_live else router
+    lists = {name: [0], "model.layers.0.block_sparse_moe.experts.0.w1.weight": [0]}
+    error = refusal(
+        GeometryError,
+        lambda: import_file(written(tmp_path, lists), base=base, base_name="x"),
+        "expected a base that has the parameters of this mask, 1 rule(s) are broken:",
+        f"{name!r}: expected a matrix that a mask is of, the base has it as an embedding, a norm, "
+        "a bias or a router",
+    )
+    assert "leave these parameters out (the authors' code keeps Mixtral's routers)" in error.hint
 
 
 def test_an_expert_named_twice_is_refused(tmp_path: Path) -> None:
@@ -223,20 +244,37 @@ def test_without_a_base_it_says_what_it_is_and_is_bound_later(
     assert selected(body_of(folder, base)) == selected(body_of(path, base)) == {Q: [5], V: [1, 2]}
 
 
-def test_tensors_of_an_unbound_import_that_do_not_agree_are_refused() -> None:
-    good = read_indices(pickle.dumps({Q: [1, 2], V: [3]}), what="x").to_tensors()
+def tensors_of(path: Path) -> dict[str, Any]:
+    made = import_file(path)
+    assert isinstance(made, Unbound)
+    return made.tensors()
+
+
+def test_indices_take_four_bytes_each_where_the_last_fits(tmp_path: Path) -> None:
+    for last, dtype in ((1 << 32) - 1, "uint32"), (1 << 32, "int64"):
+        tensors = tensors_of(written(tmp_path, {Q: [last, 5, 70_000], V: [3]}))
+        assert tensors["indices"].dtype == dtype
+        assert parse_imported(tensors).indices[Q].tolist() == [5, 70_000, last]
+
+
+def test_tensors_of_an_unbound_import_that_do_not_agree_are_refused(tmp_path: Path) -> None:
+    good = tensors_of(written(tmp_path, {Q: [1, 2], V: [3]}))
     assert parse_imported(good).selected == 3
-    i8 = np.int64
+    i8, u4 = np.int64, np.uint32
     cases: list[tuple[dict[str, Any], str]] = [
         ({"counts": np.array([2, 2], i8)}, "counts: expected a sum of 3, each above 0"),
         ({"counts": np.array([3, 0], i8)}, "counts: expected a sum of 3, each above 0"),
         ({"counts": np.array([3], i8)}, "names: expected 1 different texts in order"),
-        ({"indices": np.array([2, 1, 3], i8)}, f"{Q!r}: expected sorted indices, got others"),
-        ({"indices": np.array([1, 1, 3], i8)}, f"{Q!r}: expected each index once, got 1 again"),
+        ({"indices": np.array([2, 1, 3], u4)}, f"{Q!r}: expected sorted indices, got others"),
+        ({"indices": np.array([1, 1, 3], u4)}, f"{Q!r}: expected each index once, got 1 again"),
         ({"more": good["counts"]}, "more: expected None, got ('int64', 1)"),
         (
             {"indices": np.array([1, 2, 3], np.int32)},
-            "indices: expected ('int64', 1), got ('int32', 1)",
+            "indices: expected ('uint32', 1), got ('int32', 1)",
+        ),
+        (
+            {"indices": np.array([-1, 1, 3], i8)},
+            f"{Q!r}: expected no padding, got -1 1 times: fewer weights were found",
         ),
     ]
     for change, said in cases:

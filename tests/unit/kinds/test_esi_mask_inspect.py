@@ -18,7 +18,8 @@ from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.effective import effective_record
 from registry.checkpoint.reader import Checkpoint
 from registry.errors import CheckpointNotFoundError
-from registry.kinds.esi_mask.inspect import inspect_adapter, inspect_beside
+from registry.kinds.esi_mask._judged import Judged
+from registry.kinds.esi_mask.inspect import MaskInspection, inspect_adapter, inspect_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +112,55 @@ def test_without_values_the_share_is_an_estimate_and_beside_the_base_a_count(lla
     assert 100 < estimate["n"] < document["not_counted"] <= llama.body.selected
     untouched = llama.inspect(llama.folder).to_dict()
     assert (untouched["share"], untouched["estimate"], untouched["not_counted"]) == (1.0, None, 0)
+
+
+def test_the_words_claim_what_was_counted_sampled_or_neither(llama, valued, tmp_path):
+    """``describe`` for people: no share without a count, and an unknown stays one."""
+
+    def words(made: Masked, folder: Path, **how: Any) -> tuple[str, str, str]:
+        found = made.inspect(folder, **how).describe()
+        return found["selected weights"], found["the other weights"], found["matrices"]
+
+    count = llama.body.selected
+    matrices = sum(1 for number in llama.body.counts.values() if number)
+    same = (f"all {count:,} are the base's, bit for bit", "no sample differs from the base's",
+            f"{matrices} same")  # fmt: skip
+    assert words(llama, llama.folder) == same
+    place = one_of(llama, DOWN, selected=True)
+    one = edited(llama, tmp_path / "one", lambda tensors: flip(tensors[DOWN], place))
+    inside = llama.body.counts[DOWN]
+    first = words(llama, one)[0]
+    assert first.startswith(
+        f"at least {count - inside:,} of {count:,} are the base's; {inside} were not counted: of "
+    )
+    assert words(llama, one, beside=True) == (
+        f"{count - 1:,} of {count:,} are the base's ({(count - 1) / count:.2%})", same[1],
+        f"{matrices - 1} same, 1 drifted",
+    )  # fmt: skip
+    narrow = saved(valued.tuned(torch.bfloat16, relative=0.0), tmp_path / "narrow")
+    rounded = "are the base's (100.00%), rounded where the dtype is too narrow for them"
+    assert words(valued, narrow)[0] == f"{count:,} of {count:,} {rounded}"
+    lost = edited(valued, tmp_path / "lost", lambda t: {k: v for k, v in t.items() if k != DOWN})
+    found = valued.inspect(lost).describe()
+    assert found["the other weights"] == "unknown: a matrix is missing, or not of its shape"
+    assert [(row["equal"], row["fact"]) for row in found["not the same"]] == [
+        (0, "expected as in the base, found nothing")
+    ]
+
+
+def test_a_matrix_that_no_sample_can_judge_is_said_to_be_unknown():
+    state = {"selected": 3, "sampled": 0, "sampled_equal": 0, "change": 0.0, "size": 1.0}
+    rows = (
+        Judged("a", "unknown", equal=None, **state), Judged("b", "same", equal=3, **state),
+    )  # fmt: skip
+    found = MaskInspection("mask", rows, ()).describe()
+    assert found["selected weights"] == (
+        "at least 3 of 6 are the base's; of 3 it cannot be told: no sample meets them"
+    )
+    assert found["matrices"] == "1 same, 1 unknown"
+    assert [row["fact"] for row in found["not the same"]] == ["cannot be told"]
+    delta = MaskInspection("delta", rows[1:], ()).describe()
+    assert delta["selected weights"] == "all 3 are the delta's, bit for bit"
 
 
 def test_a_base_that_is_gone_is_said_where_it_is_asked_for(llama, tmp_path):

@@ -130,7 +130,7 @@ def test_agreement_stands_beside_chance() -> None:
 def test_agreement_that_was_not_measured_is_said_with_the_command() -> None:
     said = text_of(shown_of(stability=None))
     assert "How firm it is was not measured." in said
-    assert "`safelatch extract esi-mask BASE --out DIR --halves`" in said
+    assert "`safelatch extract esi-mask BASE --out DIR`" in said
 
 
 def test_what_a_mask_is_not_is_said() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,10 +16,10 @@ from registry.kinds.esi_mask._topk import (
     cut_at,
     emit,
     lower_histogram,
-    merge,
     random_like,
     rank,
     select,
+    ties,
     upper_histogram,
 )
 
@@ -120,18 +122,19 @@ def halves():
 
 
 @pytest.mark.parametrize("largest", [True, False])
-def test_two_halves_merged_select_what_the_whole_does(largest):
+def test_two_halves_summed_select_what_the_whole_does(largest):
     """What two processes do: sum two histograms, share the ties out by their order."""
     first, second = halves()
     whole = first + second
     k = 7_900
-    upper = merge([upper_histogram(first), upper_histogram(second)])
+    upper = upper_histogram(first) + upper_histogram(second)
     assert np.array_equal(upper, upper_histogram(whole))
     half = rank(upper, k, largest=largest)
     lowers = [lower_histogram(first, half.bin), lower_histogram(second, half.bin)]
-    assert np.array_equal(merge(lowers), lower_histogram(whole, half.bin))
-    cut = cut_at(half, merge(lowers), largest=largest)
+    assert np.array_equal(sum(lowers), lower_histogram(whole, half.bin))
+    cut = cut_at(half, sum(lowers), largest=largest)
     in_first = int(lowers[0][cut.bits & 0xFFFF])  # how many ties the first process has
+    assert ties(first, cut).sum() == in_first
     assert 0 < in_first < cut.tied  # the selected ties do lie in both
     got = {
         **dict(emit(first, cut, tied=in_first)),
@@ -139,6 +142,85 @@ def test_two_halves_merged_select_what_the_whole_does(largest):
     }
     assert sum(indices.size for indices in got.values()) == k
     assert as_lists(got) == as_lists(select(lambda: iter(whole), k, largest=largest))
+
+
+class Threads:
+    """Threads in place of processes: each has some rows of every tensor."""
+
+    def __init__(self, ranks):
+        self.ranks, self._here, self._given = ranks, threading.local(), [None] * ranks
+        self._barrier = threading.Barrier(ranks, timeout=20)
+
+    @property
+    def rank(self):
+        return self._here.rank
+
+    def sum(self, numbers):
+        self._given[self.rank] = numbers
+        self._barrier.wait()
+        total = sum(self._given)
+        self._barrier.wait()
+        return total
+
+    def each(self, act):
+        """Return what ``act`` gives or raises in every thread."""
+
+        def run(rank):
+            self._here.rank = rank
+            try:
+                return act(rank)
+            except UsageError as error:
+                return error
+            except NonFiniteTensorError as error:
+                return error
+
+        with ThreadPoolExecutor(self.ranks) as pool:
+            return list(pool.map(run, range(self.ranks)))
+
+
+def cut_into(array, ranks):
+    """Return rows as FSDP2 cuts them: equal ones, and a last one that may be short or empty."""
+    step = -(-array.size // ranks)
+    return [array[rank * step : (rank + 1) * step] for rank in range(ranks)]
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+@pytest.mark.parametrize("k", [0, 1, 7_900, 10_000, 20_003])
+def test_processes_with_some_rows_of_each_tensor_select_what_one_does(k, ranks, largest):
+    first, second = halves()
+    tensors = [*first, *second, ("t4", np.array([3, 3, 1], np.float32))]  # fewer than processes
+    parts = {name: cut_into(array, ranks) for name, array in tensors}
+    across = Threads(ranks)
+
+    def act(rank):
+        here = [(name, pieces[rank]) for name, pieces in parts.items()]
+        return select(lambda: iter(here), k, largest=largest, across=across)
+
+    got = across.each(act)
+    starts = {name: np.cumsum([0, *(p.size for p in pieces)]) for name, pieces in parts.items()}
+    joined = {
+        name: [int(start + i) for rank, start in enumerate(starts[name][:-1]) for i in got[rank][name]]
+        for name in parts
+    }
+    assert joined == as_lists(select(lambda: iter(tensors), k, largest=largest))
+
+
+def test_a_score_that_one_process_refuses_is_refused_by_all():
+    across = Threads(3)
+    values = [[1, 2], [1, np.nan], [3, 4]]
+
+    def act(rank):
+        here = [("a", np.array(values[rank], np.float32))]
+        return select(lambda: iter(here), 2, across=across)
+
+    errors = across.each(act)
+    assert [type(error) for error in errors] == [NonFiniteTensorError] * 3
+    assert [error.message.splitlines()[0] for error in errors] == [
+        "scores: expected finite numbers from 0 in 3 processes, got others in 1 of them.",
+        "scores: expected finite numbers from 0, got:",
+        "scores: expected finite numbers from 0 in 3 processes, got others in 1 of them.",
+    ]
 
 
 def test_little_memory_is_used_beyond_the_scores_and_the_result():

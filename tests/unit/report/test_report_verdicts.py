@@ -9,6 +9,7 @@ from registry.report.verdicts import (
     effect_text,
     inspections_csv,
     inspections_table,
+    inspections_text,
     line,
     sweep_table,
 )
@@ -60,6 +61,29 @@ def test_inspections_of_kinds_with_other_members_share_one_table() -> None:
         ("stored", "a@1", "k", "m", 2.0, None),
         ("not-stored", "b@1", "k", "m", None, 0.5),
     )
+
+
+def test_what_a_kind_shows_in_words_stands_below_the_table_and_many_rows_are_cut() -> None:
+    rows = [{"matrix": f"m{number}", "drift": 0.5} for number in range(32)]
+    shown = {"selected": "3 of 4", "others": rows}
+    document = {"artifact": "a@1", "kind": "k", "model": "m", "stored": False}
+    text = inspections_text([{**document, "found": {"equal": 3, "rows": rows}, "shown": shown}])
+    lines = text.splitlines()
+    assert lines[:8] == [
+        "decision    artifact  kind  model",
+        "not-stored  a@1       k     m",
+        "",
+        "a@1  m",
+        "selected  3 of 4",
+        "",
+        "matrix  drift",
+        "m0      0.5",
+    ]
+    assert lines[-2:] == ["m29     0.5", "and 2 more; all of them: --format json"]
+    without = inspections_text([{**document, "found": {"equal": 3}, "shown": None}])
+    assert without.splitlines() == [
+        "decision    artifact  kind  model  equal", "not-stored  a@1       k     m      3",
+    ]  # fmt: skip
 
 
 def test_inspections_for_machines_have_the_same_columns_whatever_the_kind_found() -> None:

@@ -114,7 +114,8 @@ def test_no_registry_and_one_without_the_base_say_how_to_name_it(bundle, home):
         )
         assert caught.value.message.endswith("), got neither base= nor a registry that has it.")
         assert caught.value.hint == (
-            "Say where it is: base=DIR, or register it: safelatch base add MODEL"
+            "Say where it is (base=DIR; --base DIR on the command line), or register it: "
+            "safelatch base add MODEL"
         )
         if not home.exists():
             Registry.create().close()
@@ -137,7 +138,7 @@ def test_other_bytes_are_refused_with_both_digests(base, bundle, tmp_path):
     )
     weights = bundle.manifest.base_weights
     assert caught.value.hint == (
-        f"Name the base itself, base=DIR, whose weights are {weights}. What a folder holds: "
+        f"Name the base itself, whose weights are {weights}. What a folder holds: "
         "safelatch fingerprint DIR"
     )
 

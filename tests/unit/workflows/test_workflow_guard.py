@@ -326,3 +326,163 @@ def test_a_quantised_model_is_refused_with_the_way_out_of_each_kind(folder, mask
         with pytest.raises(GuardError, match="got a quantised model") as caught:
             registry.guard(model, artifact / "bundle")
         assert way in caught.value.hint
+
+
+def test_what_set_trained_is_written_as_a_draft_that_is_published_next(
+    base, masked, model, tmp_path, empty_registry
+):
+    held = registry.guard(model, masked / "bundle", mode="enhance")
+    optimizer = torch.optim.AdamW(held.parameters(), lr=0.05)
+    held.attach(optimizer)
+    with pytest.raises(UsageError, match="expected a delta after at least one step"):
+        held.save_delta(tmp_path / "early")
+    assert not (tmp_path / "early").exists()
+    steps(model, optimizer, 2)
+    with pytest.raises(UsageError, match="exists"):
+        held.save_delta(masked / "bundle")
+    made = held.save_delta(str(tmp_path / "delta"), seed=5)
+    assert made == tmp_path / "delta"
+    publish(empty_registry, made, name="delta", version="1.0.0")
+    fresh = copy.deepcopy(base)
+    registry.protect(fresh, "delta@1.0.0", registry=empty_registry)
+    assert bits(fresh) == bits(model) != bits(base)
+
+
+def drift(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.001)
+
+
+@pytest.mark.parametrize("mode", ["preserve", "enhance"])
+def test_drifted_weights_are_put_back_and_guarded_as_the_hint_says(masked, model, mode):
+    drift(model)
+    with pytest.raises(VerificationError, match="have drifted") as caught:
+        registry.guard(model, masked / "bundle", mode=mode)
+    assert caught.value.hint == "Put them back first: registry.protect(model, artifact, base=DIR)"
+    applied = registry.protect(model, masked / "bundle", base=masked / "base")
+    held = registry.guard(model, masked / "bundle", mode=mode)
+    optimizer = torch.optim.AdamW(held.parameters() if held.has_vectors else trained(model), lr=0.1)
+    held.attach(optimizer)
+    steps(model, optimizer, 2)
+    held.verify()
+    if mode == "preserve":
+        applied.verify()
+    applied.undo()  # what was there before is back, and the guard says so
+    with pytest.raises(VerificationError):
+        held.verify()
+
+
+@pytest.mark.parametrize("mode", ["preserve", "enhance"])
+def test_a_delta_on_the_model_is_taken_off_or_guarded_itself(base, masked, model, tmp_path, mode):
+    held = registry.guard(model, masked / "bundle", mode="enhance")
+    optimizer = torch.optim.AdamW(held.parameters(), lr=0.05)
+    held.attach(optimizer)
+    steps(model, optimizer, 2)
+    delta = held.save_delta(tmp_path / "delta")
+    tuned = copy.deepcopy(base)
+    registry.protect(tuned, delta)
+    with pytest.raises(VerificationError, match="as in the base") as caught:
+        registry.guard(tuned, masked / "bundle", mode=mode)
+    assert caught.value.hint == (
+        "(draft) put other weights there. Take it off first: registry.unprotect(model); or guard "
+        "it in place of this one."
+    )
+    kept = registry.guard(tuned, delta)
+    kept.verify()
+    kept.release()
+    registry.unprotect(tuned)
+    registry.guard(tuned, masked / "bundle", mode=mode).verify()
+
+
+@pytest.mark.parametrize("second", ["preserve", "enhance"])
+def test_a_second_guard_is_refused_with_where_the_first_is(masked, model, second):
+    callback = registry.SafetyCallback(masked / "bundle")
+    callback.on_init_end(None, None, None, model=model)
+    again = registry.SafetyCallback(masked / "bundle", mode=second)
+    with pytest.raises(GuardError, match="this one is guarded already") as caught:
+        again.on_init_end(None, None, None, model=model)
+    assert "callback.guard.release()" in caught.value.hint
+    callback.guard.release()
+    again.on_init_end(None, None, None, model=model)
+    assert again.guard.mode == second
+
+
+def test_a_range_and_a_mask_are_kept_in_one_training(folder, masked, model):
+    layers = registry.guard(model, folder / "bundle")
+    mask = registry.guard(model, masked / "bundle")
+    optimizer = torch.optim.AdamW(trained(model), lr=0.05, weight_decay=0.1)
+    layers.attach(optimizer)
+    mask.attach(optimizer)
+    steps(model, optimizer, 2)
+    assert (layers.verify()["steps"], mask.verify()["steps"]) == (2, 2)
+
+
+def test_a_range_that_is_kept_cannot_be_trained_by_a_mask(folder, masked, model):
+    mask = registry.guard(model, masked / "bundle", mode="enhance")
+    layers = registry.guard(model, folder / "bundle")
+    with pytest.raises(GuardError, match="were frozen since the guard began"):
+        mask.parameters()
+    mask.release()
+    layers.release()
+    layers = registry.guard(model, folder / "bundle")
+    mask = registry.guard(model, masked / "bundle", mode="enhance")
+    with pytest.raises(GuardError, match="none of its 29 parameters is that model's"):
+        layers.attach(torch.optim.AdamW(mask.parameters(), lr=0.05))
+
+
+def test_a_callback_has_the_mode_of_its_guard(folder, masked, model):
+    held = registry.guard(model, masked / "bundle", mode="enhance")
+    registry.SafetyCallback(held, mode="enhance")
+    with pytest.raises(UsageError, match="expected mode='enhance' as the guard has it"):
+        registry.SafetyCallback(held, mode="preserve")
+    held.release()
+    callback = registry.SafetyCallback(folder / "bundle", mode="preserve")
+    with pytest.raises(UsageError, match="expected no mode for safety layers"):
+        callback.on_init_end(None, None, None, model=model)
+
+
+def test_an_optimizer_of_the_model_s_parameters_is_refused_where_vectors_are_trained(masked, model):
+    callback = registry.SafetyCallback(masked / "bundle", mode="enhance")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    with pytest.raises(GuardError, match=r"expected an optimizer of g\.parameters\(\)") as caught:
+        callback.on_init_end(None, None, None, model=model, optimizer=optimizer)
+    assert caught.value.hint.startswith("Leave optimizers= out: the Trainer builds its own")
+    assert callback.guard is None
+    assert is_untouched(model)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("mode", ["preserve", "enhance"])
+def test_an_adapter_is_refused_by_the_callback_and_kept_off_the_mask_by_the_merge(
+    masked, model, tmp_path, mode
+):
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(
+        model, LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    )
+    with pytest.raises(GuardError, match="adapter") as caught:
+        registry.SafetyCallback(masked / "bundle", mode=mode).on_init_end(
+            None, None, None, model=adapted
+        )
+    if mode == "enhance":
+        return
+    assert "registry.project(ADAPTER, ARTIFACT, OUT, base=BASE)" in caught.value.hint
+    adapted.save_pretrained(tmp_path / "adapter")
+    merged = copy.deepcopy(adapted).merge_and_unload()
+    with pytest.raises(VerificationError, match="have drifted"):
+        registry.guard(merged, masked / "bundle")
+    registry.project(
+        tmp_path / "adapter", masked / "bundle", tmp_path / "out", base=masked / "base"
+    )
+    from transformers import AutoModelForCausalLM
+
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    held = registry.guard(written, masked / "bundle")
+    body = parse_body(find_bundle(masked / "bundle", None))
+    assert held.verify()["weights"] == body.selected
+    for matrix in body.matrices:
+        rest = ~torch.from_numpy(body.mask.boolean(matrix.name)).reshape(matrix.rows, matrix.cols)
+        got, expected = written.get_parameter(matrix.name), merged.get_parameter(matrix.name)
+        torch.testing.assert_close(got[rest], expected[rest], atol=1e-6, rtol=1e-5)

@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from support.planted import LEVELS, build_planted, planted_pairs
 
 from registry.artifact.bundle import check_files, read_bundle, write_bundle
-from registry.errors import BaseModelMismatchError
+from registry.errors import BaseModelMismatchError, UsageError
 from registry.kinds import KINDS, parse_body
 from registry.kinds.safety_lock.extract import Budget
 from registry.measure.prompts import load_pairs
@@ -92,6 +93,32 @@ def test_a_fine_tune_is_no_base_to_calibrate_on(world):
         make.calibrate(
             world.bundle, tune, world.tuned, world.planted.tokenizer, budget=Budget(), seed=0
         )
+
+
+class MeanLikelihood:
+    """A score of somebody's own: how likely the refusing answer's first token is."""
+
+    name, version = "own-score", 3
+
+    def terms(self, model, pair):
+        tokens = torch.tensor([[1, 2, 3, len(pair.refusing) % 5]])
+        yield model(input_ids=tokens).logits[0, -1].float().log_softmax(-1)[0]
+
+    def describe(self):
+        return {"name": self.name, "version": self.version, "unit": "nats", "judge": None}
+
+
+def test_a_mask_can_be_made_by_a_score_of_one_s_own_and_a_lock_cannot(world):
+    base = identify(world.base, settings=Settings.load())
+    options = {"rho": 0.01, "limit": 4, "with_values": False, "halves": False}
+    given = {"base_name": "planted-base", "seed": 0, "options": options, "score": MeanLikelihood()}
+    model, tokenizer = world.planted.model, world.planted.tokenizer
+    bundle = make.extract("esi-mask", base, model, tokenizer, **given)
+    body = parse_body(bundle)
+    assert (body.score["name"], body.score["version"], body.score["pairs"]) == ("own-score", 3, 4)
+    assert bundle.manifest.receipts[0]["score"]["unit"] == "nats"
+    with pytest.raises(UsageError, match="expected no score for a safety-lock"):
+        make.extract("safety-lock", base, model, tokenizer, **given)
 
 
 def test_the_options_of_a_kind_are_the_ones_extract_reads():

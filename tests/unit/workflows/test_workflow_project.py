@@ -19,6 +19,7 @@ from support.mask_worlds import FAMILIES, INTS, Masked, gathered, masked, saved
 from support.masked import mask_bundle
 from support.tiny_models import tensor
 
+from registry import Registry
 from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.copied import Copy
 from registry.checkpoint.reader import Checkpoint
@@ -36,6 +37,8 @@ from registry.kinds.esi_mask.inspect import patches
 from registry.settings import Settings
 from registry.wholefile import write_folder
 from registry.workflows import project as workflow
+from registry.workflows.bases import add_base
+from registry.workflows.identify import identify
 from registry.workflows.project import project
 
 if TYPE_CHECKING:
@@ -253,11 +256,36 @@ def test_an_adapter_without_its_base_or_with_another_is_refused(llama, tuned, tm
     folder = write_adapter(
         tmp_path / "adapter", factors(DOWN, 48, 80), lora_config(target_modules=["down_proj"])
     )
-    with pytest.raises(UsageError, match="into which the adapter is merged, got none"):
+    with pytest.raises(CheckpointNotFoundError, match="got neither base= nor a registry"):
         project(folder, llama.bundle, tmp_path / "out")
     with pytest.raises(BaseModelMismatchError, match="to be the base tiny-base"):
         project(folder, llama.bundle, tmp_path / "out", base=tuned)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_is_merged_into_the_files_that_the_registry_knows(llama, tmp_path):
+    folder = write_adapter(
+        tmp_path / "adapter", factors(DOWN, 48, 80), lora_config(target_modules=["down_proj"])
+    )
+    with Registry.create(str(tmp_path / "registry.db")) as registry:
+        add_base(registry, identify(llama.folder, settings=Settings.load()))
+        assert project(folder, llama.bundle, tmp_path / "out", registry=registry).stored
+
+
+@pytest.mark.parametrize("is_adapter", [False, True])
+def test_progress_counts_every_byte_of_the_copy(llama, tuned, tmp_path, is_adapter):
+    source, told = tuned, {}
+    if is_adapter:
+        config = lora_config(target_modules=["down_proj"])
+        source = write_adapter(tmp_path / "adapter", factors(DOWN, 48, 80), config)
+    done = project(
+        source, llama.bundle, tmp_path / "out", base=llama.folder,
+        progress=lambda stage, *done: told.setdefault(stage, []).append(done),
+    )  # fmt: skip
+    written = sum((tmp_path / "out" / name).stat().st_size for name in done.files)
+    assert told["writing the copy"][-1] == (written, written)
+    assert told["writing the copy"] == sorted(told["writing the copy"])
+    assert "reading weights" in told
 
 
 def test_an_adapter_that_holds_a_whole_tensor_is_refused_with_the_repair(llama, tmp_path):

@@ -59,7 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=0.38, help="noise, in standard deviations")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--draws", type=int, default=20, help="of noise, for log-odds alone")
+    parser.add_argument("--draws", type=int, default=8, help="of noise, for log-odds alone")
     parser.add_argument("--pairs", type=int, default=16, help="that the bottom is ranked by")
     parser.add_argument("--tokens", type=int, default=32, help="of each answer that is scored")
     parser.add_argument("--limit", type=int, default=0, help="prompts of each set; 0: all")
@@ -181,7 +181,13 @@ def table(given: argparse.Namespace) -> None:
         return
     share = lines[0]["selected"] / lines[0]["weights"]
     print(f"\nnoise of {given.scale:g} sigma on {share:.2%} of the candidates")
-    draws = by_arm([line for line in lines if line["what"] == "odds"])
+    draws_table(by_arm([line for line in lines if line["what"] == "odds"]))
+    runs = by_arm([line for line in lines if line["what"] == "answers"])
+    if any(runs.values()):
+        runs_table(runs)
+
+
+def draws_table(draws: dict[str, list[dict[str, Any]]]) -> None:
     for arm, found in draws.items():
         if not found:
             continue
@@ -193,9 +199,9 @@ def table(given: argparse.Namespace) -> None:
         if draws["top"] and draws[arm]:
             sides = [[moves(line) for line in draws[which]] for which in (arm, "top")]
             print(f"    top - {arm}: {differs(*sides, '.4f')}")
-    runs = by_arm([line for line in lines if line["what"] == "answers"])
-    if not any(runs.values()):
-        return
+
+
+def runs_table(runs: dict[str, list[dict[str, Any]]]) -> None:
     print(f"{'':8}" + "".join(f"{name:>17}" for name in (*SETS, "right", "anew", "nats")))
     row("base", next(filter(None, runs.values()))[:1], "before", 0)
     for arm, found in runs.items():

@@ -1,6 +1,6 @@
 """A stored tensor with an adapter's factors merged into it: W + scale * B @ A, in its own dtype.
 
-The sum is made in float64 and rounded once, a few rows at a time.
+The sum is made in float64 and cast to that dtype as torch casts, a few rows at a time.
 """
 
 from __future__ import annotations

@@ -73,11 +73,12 @@ def _extract_command(kind: Kind) -> click.Command:
         format_option(),
     )):  # fmt: skip
         command = decorate(command)
+    summary = f"Make {'an' if kind.name[0] in 'aeiou' else 'a'} {kind.name}."
     return click.command(
         kind.name,
-        help=f"Make a {kind.name}.\n\nThat is: {kind.title}. Method: {kind.paper}.\n\n"
+        help=f"{summary}\n\nThat is: {kind.title}. Method: {kind.paper}.\n\n"
         "BASE is a folder, a Hub id, or the name of a registered base.",
-        short_help=f"Make a {kind.name}.",
+        short_help=summary,
         epilog=example(f"safelatch extract {kind.name} ./my-base --out ./draft"),
     )(command)
 

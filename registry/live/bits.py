@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.digest import digest_bytes
+from registry.digest import digest_bytes, digest_json
 from registry.live.compare import same_values
+from registry.live.wrapped import gathered
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from registry.digest import Digest
 
@@ -28,3 +29,19 @@ def digest_as(tensor: Tensor, dtype: torch.dtype) -> Digest | None:
     if cast is not tensor and not bool(same_values(cast.to(tensor.dtype), tensor).all()):
         return None
     return digest_of(cast)
+
+
+def digest_of_model(model: nn.Module) -> Digest | None:
+    """Return a digest of all parameters of a live model; ``None`` where some are offloaded.
+
+    It is of what is in memory, by live names: not the weights digest of a checkpoint.
+    """
+    parameters = sorted(model.named_parameters())
+    if any(each.device.type == "meta" for _, each in parameters):
+        return None
+    return digest_json(
+        [
+            [name, str(each.dtype), list(each.shape), digest_of(gathered(each.detach()))]
+            for name, each in parameters
+        ]
+    )

@@ -14,7 +14,7 @@ from registry.checkpoint.architecture import sites_for
 from registry.checkpoint.effective import effective_record
 from registry.checkpoint.reader import Checkpoint
 from registry.checkpoint.record import BaseRecord
-from registry.errors import GeometryError, SafelatchError
+from registry.errors import CheckpointNotFoundError, GeometryError, SafelatchError
 from registry.kinds import kind_of, parse_body
 from registry.workflows.base_tensors import BaseTensors
 
@@ -131,6 +131,8 @@ def _beside(
                 return verb.inspect_beside(checkpoint, body, sites, base), None
         except SafelatchError as error:  # if it is about the model, it is raised once more below
             alone = error.message
+            if isinstance(error, CheckpointNotFoundError):
+                alone += " Say where they are: safelatch base add MODEL"
     return verb.inspect(checkpoint, body, sites), alone
 
 

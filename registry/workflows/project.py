@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.artifact.bundle import Bundle
+    from registry.checkpoint.sites import Sites
     from registry.reference import Reference
     from registry.store.catalog import Registry
     from registry.workflows.identify import Identified
@@ -151,6 +152,7 @@ def project(
         checkpoint = stack.enter_context(Checkpoint.open(source.path))
         tensors = stack.enter_context(BaseTensors(bundle, base, registry))
         sites = sites_for(source.record.geometry.family)
+        _require_one_table(checkpoint, source, adapter, sites)
         patches = verb.patches(checkpoint, body, sites, tensors)
         copy = Copy(checkpoint, patches, adapter, sites)
         total = sum((checkpoint.folder / name).stat().st_size for name in copy.names)
@@ -216,9 +218,30 @@ def _require_related(bundle: Bundle, source: Identified, adapter: Adapter | None
         raise CompatibilityError(
             f"expected an adapter of factors alone, got {len(beside)} tensors that it holds whole "
             f"or adds to biases:{listed(beside)}",
-            hint="Merge it with PEFT, save the model, and project that: "
-            "model.merge_and_unload().save_pretrained(DIR)",
+            hint=_MERGE_FIRST,
         )
+
+
+def _require_one_table(
+    checkpoint: Checkpoint, source: Identified, adapter: Adapter | None, sites: Sites
+) -> None:
+    """Refuse factors of an embedding that is the output head too where the files hold both."""
+    tables = {sites.embedding, sites.head}
+    named = sorted(tables & {module.weight for module in adapter.modules} if adapter else ())
+    is_tied = all(entry.name != sites.head for entry in source.record.entries)
+    if named and is_tied and sites.head in checkpoint.tensors:
+        raise CompatibilityError(
+            f"expected an adapter of layers alone, got factors of {', '.join(named)}: this base "
+            f"ties {sites.head} to {sites.embedding} and stores both, and a merge into one would "
+            "part them.",
+            hint=_MERGE_FIRST,
+        )
+
+
+_MERGE_FIRST = (
+    "Merge it with PEFT, save the model, and project that: "
+    "model.merge_and_unload().save_pretrained(DIR)"
+)
 
 
 def _require_kept(found: Any, folder: Path, bundle: Bundle) -> None:

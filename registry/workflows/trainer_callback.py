@@ -134,13 +134,21 @@ class _Keeping:
         if self.guard is not None and self.guard.has_vectors and args.max_grad_norm:
             self.guard.clip(args.max_grad_norm)
 
-    def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+    def on_train_end(
+        self, args: Any, state: Any, _control: Any, *, optimizer: Any = None, **_: Any
+    ) -> None:
         """Read the weights back, and keep the report.
 
         Raises:
             VerificationError: a protected tensor is not bit for bit what it was.
         """
         if self.guard is not None:
+            if (
+                self.guard.has_vectors
+                and args.load_best_model_at_end
+                and state.best_model_checkpoint is not None
+            ):  # the model holds an earlier step: the vectors take that over
+                self.guard.attach(optimizer)
             self.guard.verify()
             self.report = self.guard.to_dict()
 

@@ -254,6 +254,32 @@ def test_a_trainer_clips_and_clears_the_gradients_of_the_vectors(plain, tmp_path
     assert [one == pytest.approx(1e-3, rel=1e-3) for one in seen] == [bool(norm)] * 8
 
 
+@pytest.mark.parametrize("mode", ["preserve", "enhance"])
+def test_the_best_model_that_a_trainer_loads_at_the_end_is_what_was_trained(plain, tmp_path, mode):
+    from transformers import Trainer, TrainingArguments
+
+    model = copy.deepcopy(plain[0])
+    callback = registry.SafetyCallback(plain[2] / "bundle", mode=mode)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "runs"), max_steps=3, learning_rate=1e-2, use_cpu=True,
+        report_to=[], disable_tqdm=True, save_strategy="steps", save_steps=1,
+        eval_strategy="steps", eval_steps=1, load_best_model_at_end=True,
+        metric_for_best_model="loss", greater_is_better=True,
+    )  # fmt: skip
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=Rows(), eval_dataset=Rows(),
+        callbacks=[callback],
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-1")
+    assert callback.report["evidence"]["mode"] == mode
+    if mode == "enhance":
+        made = callback.guard.save_delta(tmp_path / "delta")
+        fresh = copy.deepcopy(plain[0])
+        registry.protect(fresh, made)
+        assert bits(fresh) == bits(model) != bits(plain[0])
+
+
 def test_a_guard_of_another_model_is_refused(plain, tmp_path):
     held = registry.guard(copy.deepcopy(plain[0]), plain[2] / "bundle", mode="enhance")
     with pytest.raises(GuardError, match="it is of another one"):

@@ -24,10 +24,13 @@ from registry.kinds.esi_mask._baseline import indices_of, read_baseline
 from registry.kinds.esi_mask._guard_reports import ENHANCE
 from registry.kinds.esi_mask._places import (
     index_bytes,
+    is_sharded,
     local,
     places_of,
     require_bound,
     require_own_gradients,
+    require_reached,
+    require_trainable,
     vector_like,
 )
 from registry.kinds.esi_mask._selected import look_up, require_shapes, selections
@@ -75,6 +78,7 @@ class Enhancing:
         self._places: dict[str, Places] = {}
         self._masters: dict[str, nn.Parameter] = {}
         self._hooks: list[Any] = []
+        self._reached: set[str] = set()
         held = {id(parameter) for parameter in found.values()}
         for parameter in wrapped.own.values():
             parameter.requires_grad_(id(parameter) in held)
@@ -118,7 +122,7 @@ class Enhancing:
                 f"{len(self._masters)} vectors: nothing would be trained.",
                 hint=_RECIPE,
             )
-        _require_trainable(found)
+        require_trainable(found)
 
     def exchange(self, optimizer: Any) -> None:
         """Put the masters in place of their parameters, and take over what it keeps of them."""
@@ -140,9 +144,14 @@ class Enhancing:
             }
             del optimizer.state[parameter]
 
-    def before_step(self, optimizer: Any) -> None:
-        """Refuse a step that would change what is kept, or nothing."""
+    def before_step(self, optimizer: Any, *, has_closure: bool) -> None:
+        """Refuse a step that would change what is kept, or leave a master as it has always been."""
         self.require(optimizer)
+        self._reached |= {n for n, master in self._masters.items() if master.grad is not None}
+        if not has_closure:  # it makes the gradients within the step
+            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            names = {name for name, master in self._masters.items() if id(master) in held}
+            require_reached(names, names - self._reached)
 
     def after_step(self) -> None:
         """Write the masters to their places, rounded to the dtype of the model."""
@@ -172,9 +181,11 @@ class Enhancing:
         self.parameters()
         values: dict[str, Tensor] = {}
         for selection in self._chosen:
-            whole = self._places[selection.name].spread(local(self._masters[selection.name]))
-            flat = indices_of(self._body, selection).to(whole.device)
-            values |= selection.by_matrix(whole.reshape(-1)[flat].cpu())
+            here, trained = self._places[selection.name], local(self._masters[selection.name])
+            if is_sharded(here.parameter):
+                whole = here.spread(trained).reshape(-1)
+                trained = whole[indices_of(self._body, selection).to(whole.device)]
+            values |= selection.by_matrix(trained.cpu())
         return values
 
     def figures(self) -> dict[str, int]:
@@ -216,12 +227,12 @@ class Enhancing:
 
         _, found = self._look_up()
         require_own_gradients(found)
-        _require_trainable(found)
+        require_trainable(found)
         places, masters = {}, {}
         for selection in self._chosen:
             name, parameter = selection.name, found[selection.name]
-            here = places[name] = places_of(name, parameter, indices_of(self._body, selection))
-            values = here.take(parameter).to(self._master_dtype(parameter))
+            places[name], _ = places_of(name, parameter, indices_of(self._body, selection))
+            values = places[name].take(parameter).to(self._master_dtype(parameter))
             masters[name] = torch.nn.Parameter(vector_like(parameter, values, selection.count))
         self._places, self._masters = places, masters
         for name, here in places.items():
@@ -271,16 +282,6 @@ class Enhancing:
         import torch
 
         return torch.promote_types(parameter.dtype, torch.float32)
-
-
-def _require_trainable(found: dict[str, nn.Parameter]) -> None:
-    frozen = sorted(name for name, p in found.items() if not p.requires_grad)
-    if frozen:
-        raise GuardError(
-            f"expected gradients of the {len(found)} parameters with selected weights, "
-            f"{len(frozen)} were frozen since the guard began:{listed(frozen, _SHOWN)}",
-            hint="Leave them trainable; to give the guard up: g.release()",
-        )
 
 
 def _is_moment(value: Any) -> bool:

@@ -59,11 +59,15 @@ def patches(
         GeometryError: a matrix is not in the checkpoint, or has another shape there.
         UnsupportedArchitectureError: one is packed or quantised.
     """
+    import numpy as np
+
     spans: dict[str, list[_Span]] = {}
     lost, packed = [], []
+    stored = {
+        name: find_held(checkpoint.tensors, sites, entry) for name, entry in body.entries.items()
+    }
     for matrix in in_tensor_order(body):
-        entry = body.entries[matrix.tensor]
-        held = find_held(checkpoint.tensors, sites, entry)
+        entry, held = body.entries[matrix.tensor], stored[matrix.tensor]
         if held is None or held.shape != entry.shape:
             got = "nothing" if held is None else f"shape {list(held.shape)}"
             lost.append(f"{matrix.name}: expected shape {list(entry.shape)}, got {got}")
@@ -72,10 +76,12 @@ def patches(
             packed.append(f"{matrix.name}: {held.dtype}")
             continue
         size, start = item_size(held.dtype), 0
+        first, last = matrix.in_tensor(np.asarray([0, matrix.numel - 1]))
         for part in held.parts:
             count = (part.end - part.begin) // size
-            span = _Span(matrix, held.dtype, part.begin // size, start, count)
-            spans.setdefault(part.name, []).append(span)
+            if start <= last and first < start + count:
+                span = _Span(matrix, held.dtype, part.begin // size, start, count)
+                spans.setdefault(part.name, []).append(span)
             start += count
     if lost:
         raise GeometryError(

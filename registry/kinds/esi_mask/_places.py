@@ -14,7 +14,7 @@ from registry.live.wrapped import gathered
 from registry.wording import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import Tensor, nn
 
@@ -29,16 +29,10 @@ class Places:
     Attributes:
         parameter: The parameter.
         flat: Flat indices into the local part, row-major, int32 where they fit; shape [here].
-        inside: Which of all its selected weights those are, indices; ``None`` for all of them.
     """
 
     parameter: nn.Parameter
     flat: Tensor
-    inside: Tensor | None
-
-    def share_of(self, values: Tensor) -> Tensor:
-        """Return those of the parameter's selected ``values`` [count] that are here."""
-        return values if self.inside is None else values[self.inside]
 
     def take(self, tensor: Tensor) -> Tensor:
         """Return the selected values of the parameter, or of a gradient that is laid out alike."""
@@ -75,8 +69,10 @@ class Places:
         )  # fmt: skip
 
 
-def places_of(name: str, parameter: nn.Parameter, flat: Tensor) -> Places:
-    """Return which of the ``flat`` indices into the whole parameter are here, and where.
+def places_of(name: str, parameter: nn.Parameter, flat: Tensor) -> tuple[Places, Any]:
+    """Return where those of the ``flat`` indices into the whole parameter are that are here.
+
+    Beside it which of ``flat`` those are, as an index into values in its order.
 
     Raises:
         GuardError: it is sharded in another way than along whole dimensions.
@@ -85,7 +81,7 @@ def places_of(name: str, parameter: nn.Parameter, flat: Tensor) -> Places:
 
     flat = flat.to(parameter.device)
     if not is_sharded(parameter):
-        return Places(parameter, _narrowed(flat, parameter.numel()), None)
+        return Places(parameter, _narrowed(flat, parameter.numel())), slice(None)
     box = _box(name, parameter)
     here = torch.ones_like(flat, dtype=torch.bool)
     moved, stride = torch.zeros_like(flat), 1
@@ -96,7 +92,7 @@ def places_of(name: str, parameter: nn.Parameter, flat: Tensor) -> Places:
         moved += (at - low) * stride
         stride *= high - low
     inside = here.nonzero().reshape(-1)
-    return Places(parameter, _narrowed(moved[inside], stride), inside)
+    return Places(parameter, _narrowed(moved[inside], stride)), inside
 
 
 def require_bound(places: Mapping[str, Places], found: Mapping[str, nn.Parameter]) -> None:
@@ -128,6 +124,29 @@ def require_own_gradients(found: dict[str, nn.Parameter]) -> None:
             "whole parameters: data parallelism takes the mean of gradients after the guard took "
             f"them:{listed(whole, _SHOWN)}",
             hint="Shard with FSDP2: torch.distributed.fsdp.fully_shard(model)",
+        )
+
+
+def require_trainable(found: Mapping[str, nn.Parameter]) -> None:
+    """Refuse parameters that get no gradient any more."""
+    frozen = sorted(name for name, p in found.items() if not p.requires_grad)
+    if frozen:
+        raise GuardError(
+            f"expected gradients of the {len(found)} parameters with selected weights, "
+            f"{len(frozen)} were frozen since the guard began:{listed(frozen, _SHOWN)}",
+            hint="Leave them trainable; to give the guard up: g.release()",
+        )
+
+
+def require_reached(names: Collection[str], lost: Collection[str]) -> None:
+    """Refuse a step before which the loss gave some parameters no gradient, now or earlier."""
+    if lost:
+        raise GuardError(
+            f"expected gradients of the {len(names)} parameters with selected weights before the "
+            f"step, {len(lost)} never had one and would stay as they are:"
+            f"{listed(sorted(lost), _SHOWN)}",
+            hint="Call loss.backward() before the step. Behind frozen embeddings, reentrant "
+            "checkpointing makes no gradients: model.enable_input_require_grads()",
         )
 
 

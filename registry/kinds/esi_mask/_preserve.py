@@ -51,9 +51,9 @@ class Preserving:
         for selection in self._chosen:
             parameter = found[selection.name]
             flat = indices_of(self._body, selection)
-            here = places[selection.name] = places_of(selection.name, parameter, flat)
+            places[selection.name], here = places_of(selection.name, parameter, flat)
             values = self.baseline.values[selection.name].to(parameter.device)
-            kept[selection.name] = here.share_of(values)
+            kept[selection.name] = values[here]
         self._places, self._kept = places, kept
         self.baseline.values.clear()
         self._watch_gradients()
@@ -74,7 +74,7 @@ class Preserving:
                 "weights of the base: registry.project(MODEL, ARTIFACT, OUT)",
             )
 
-    def before_step(self, optimizer: Any) -> None:
+    def before_step(self, optimizer: Any, *, has_closure: bool) -> None:  # noqa: ARG002 -- as of SET
         """Refuse a step whose end could not be put right."""
         self.require(optimizer)
         self._watch_gradients()

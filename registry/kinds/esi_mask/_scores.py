@@ -10,11 +10,12 @@ of the answers is safe. Neither draws anything: the same pairs give the same gra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from registry.errors import CompatibilityError, NonFiniteResultError, UsageError
 from registry.foreign import refusing
+from registry.live.bits import digest_of_model
 from registry.measure.conversation import RESTORE, answer_tokens, conversation_text
 from registry.measure.generate import evaluating, require_known_tokens
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from registry.digest import Digest
     from registry.measure.prompts import Pair
 
 _LONGEST_TEXT = 1 << 20  # characters; a template that prints more was made to
@@ -124,6 +126,7 @@ class GuardLogOdds:
     guard_name: str
     safe: str = "safe"
     unsafe: str = "unsafe"
+    _weights: list[Digest | None] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a guard that cannot be asked.
@@ -204,12 +207,15 @@ class GuardLogOdds:
         """See ``Score``."""
         from registry.digest import digest_json
 
+        if not self._weights:  # read once: a guard may be larger than the model
+            self._weights.append(digest_of_model(self.guard))
         return {
             "name": self.name,
             "version": self.version,
             "unit": "nats squared",
             "judge": {
                 "name": self.guard_name,
+                "weights": self._weights[0],
                 "chat_template": digest_json(self.guard_tokenizer.chat_template),
                 "verdicts": {"safe": self.safe, "unsafe": self.unsafe},
                 "estimator": "score function at the given answers, baseline: mean of the pair",

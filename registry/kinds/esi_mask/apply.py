@@ -266,10 +266,12 @@ def _exchange(body: MaskBody, changes: Sequence[_Change]) -> None:
 
 
 def _put(body: MaskBody, change: _Change, values: Tensor) -> None:
+    import torch
+
     view = change.held
     places = indices_on(body, change.matrix, view)
     on_device = values.to(device=view.device, dtype=view.dtype)
     if view.is_contiguous():
         view.view(-1).index_copy_(0, places, on_device)
-    else:  # columns of a tensor
-        view.put_(places, on_device)
+    else:  # columns of a tensor; ``put_`` refuses where algorithms must be deterministic
+        view[torch.unravel_index(places, view.shape)] = on_device

@@ -220,8 +220,9 @@ class MaskGuard:
             )
         return self._work
 
-    def _before_step(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
-        self._work.before_step(optimizer)
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        has_closure = any(callable(given) for given in (*args[1:], *kwargs.values()))
+        self._work.before_step(optimizer, has_closure=has_closure)
         self._steps += 1
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:

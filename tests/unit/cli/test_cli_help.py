@@ -60,6 +60,12 @@ def test_every_summary_in_a_list_of_verbs_is_whole_and_on_one_line(path: tuple[s
         assert len(line) <= 80
 
 
+def test_name_of_a_kind_has_its_article() -> None:
+    shown = safelatch("extract", "--help").out
+    assert "Make an esi-mask." in shown
+    assert "Make a safety-lock." in shown
+
+
 @pytest.mark.parametrize("path", OPTIONS, ids=" ".join)
 def test_help_of_an_option_is_a_sentence(path: tuple[str, ...]) -> None:
     assert (OPTIONS[path].help or "").partition(" [default")[0].endswith(".")

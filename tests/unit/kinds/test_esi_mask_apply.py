@@ -81,6 +81,20 @@ def test_selected_weights_are_what_they_must_be_and_undo_restores_every_bit(
     assert snapshot(model) == trained
 
 
+def test_columns_are_written_where_algorithms_must_be_deterministic(tmp_path):
+    made = masked("gpt2", tmp_path / "base")
+    model = made.tuned()
+    before = snapshot(model)
+    torch.use_deterministic_algorithms(True)
+    try:
+        application = apply(model, made.body, base=made.base(), owner="one")
+        verify(model, made.body, application)
+        undo(model, application)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert snapshot(model) == before
+
+
 def test_only_what_drifted_is_read_and_written(llama):
     model = copy.deepcopy(llama.model)
     (index,) = llama.body.indices(DOWN)[:1]

@@ -269,7 +269,7 @@ def test_a_mask_is_described() -> None:
         "values": "the base's are in the bundle",
     }
     judge = {
-        "name": "guard", "chat_template": digest_bytes(b"t"),
+        "name": "guard", "weights": None, "chat_template": digest_bytes(b"t"),
         "verdicts": {"safe": "safe", "unsafe": "unsafe"}, "estimator": "one",
     }  # fmt: skip
     bare = replace(body, values=None, stability=None, score={**SCORE, "judge": judge})

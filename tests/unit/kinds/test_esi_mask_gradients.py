@@ -6,6 +6,7 @@ import contextlib
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from support.families import family_model
@@ -382,3 +383,11 @@ def test_a_full_disk_is_warned_about_once_and_the_run_ends():
     assert len(caught) == 1
     assert notes.writes == 1
     assert got.pairs == (6,)
+
+
+def test_a_sum_that_is_not_finite_in_another_process_is_refused_here_too():
+    """Or this one would wait for it for ever."""
+    others = SimpleNamespace(sum=lambda counts: counts + np.array([0, 3]))
+    with pytest.raises(NonFiniteTensorError) as caught:
+        _gradients._require_finite([{"a": torch.ones(2), "b": torch.ones(2)}], others)
+    assert caught.value.violations == ["b: 3 entries"]

@@ -538,6 +538,67 @@ def test_parameters_that_are_frozen_before_there_are_vectors_of_them_are_refused
         held.parameters()
 
 
+def test_a_step_without_gradients_is_refused_where_vectors_are_trained(model, body):
+    held, optimizer = started(model, body, "enhance")
+    before = bits(model)
+    with pytest.raises(GuardError, match="8 never had one and would stay as they are"):
+        optimizer.step()
+    assert bits(model) == before
+    train(model, optimizer, 1)
+    optimizer.zero_grad()
+    optimizer.step()  # each had one by now
+    held.verify()
+
+
+def test_a_loss_that_does_not_reach_every_vector_is_missed_at_the_first_step(model, body):
+    """As with reentrant checkpointing behind frozen embeddings: the head alone has a gradient."""
+    held, optimizer = started(model, body, "enhance")
+    cut = model.lm_head.register_forward_pre_hook(lambda _, given: (given[0].detach(),))
+    with pytest.raises(GuardError, match="7 never had one") as caught:
+        train(model, optimizer, 1)
+    assert UP in caught.value.message or "2 more" in caught.value.message
+    assert "lm_head" not in caught.value.message
+    cut.remove()
+    train(model, optimizer, 1)
+    held.verify()
+
+
+def test_gradients_may_be_made_within_the_step(model, body, tmp_path):
+    held, optimizer = started(model, body, "enhance")
+    tokens = rows(1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    optimizer.step(closure=closure)
+    held.verify()
+    selected, others = totals(differing(model, body, tmp_path / "base", tmp_path / "out"))
+    assert (selected > 0.9 * body.selected, others) == (True, 0)
+
+
+def test_a_delta_takes_no_memory_of_the_size_of_a_parameter(model, body):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    made = []
+
+    class Sees(TorchDispatchMode):
+        def __torch_dispatch__(self, call, types, given=(), named=None):
+            found = call(*given, **(named or {}))
+            if isinstance(found, torch.Tensor):
+                made.append(found.untyped_storage().nbytes())
+            return found
+
+    held, optimizer = started(model, body, "enhance")
+    train(model, optimizer, 1)
+    with Sees():
+        held.delta()
+    assert 0 < max(made) <= 4 * max(body.counts.values())
+
+
 def test_a_prompt_that_is_learned_beside_the_input_changes_no_weight(body):
     from peft import PromptTuningConfig, get_peft_model
 
@@ -644,7 +705,7 @@ def test_a_model_without_the_parameters_or_of_another_shape_is_refused(model, bo
 def test_values_are_written_where_memory_is_not_contiguous_too():
     parameter = torch.nn.Parameter(torch.arange(12.0).reshape(4, 3).T)
     flat = torch.tensor([1, 5, 11])
-    here = places_of("one", parameter, flat)
+    here, _ = places_of("one", parameter, flat)
     assert here.take(parameter).tolist() == parameter.detach().reshape(-1)[flat].tolist()
     expected = parameter.detach().reshape(-1).clone()
     expected[flat] = torch.tensor([-1.0, -2.0, -3.0])

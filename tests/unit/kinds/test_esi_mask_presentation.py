@@ -145,7 +145,13 @@ def test_experts_without_a_token_are_counted() -> None:
 
 
 def test_names_of_others_are_shown_letter_by_letter() -> None:
-    judge = {"name": "[a](b)", "chat_template": "", "verdicts": {}, "estimator": ""}
+    judge = {
+        "name": "[a](b)",
+        "weights": None,
+        "chat_template": "",
+        "verdicts": {},
+        "estimator": "",
+    }
     score = {**body_of().score, "name": "<b>", "judge": judge}
     shown = shown_of(score=score)
     assert dict(shown.facts)["judged by"] == Verbatim("[a](b)")

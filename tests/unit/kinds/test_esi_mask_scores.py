@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
 
@@ -110,6 +111,16 @@ def test_a_score_says_what_it_is():
     assert described["judge"]["name"] == "a guard"
     assert described["judge"]["verdicts"] == {"safe": "safe", "unsafe": "un sound"}
     assert described["judge"]["chat_template"].startswith("blake3:")
+
+
+def test_a_judge_with_other_weights_is_another_judge():
+    one = guarded().describe()["judge"]["weights"]
+    assert one == guarded().describe()["judge"]["weights"]
+    other = copy.deepcopy(guard_model())
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1
+    assert replace(guarded(), guard=other).describe()["judge"]["weights"] != one
+    assert replace(guarded(), guard=other.to("meta")).describe()["judge"]["weights"] is None
 
 
 # A guard

@@ -200,7 +200,9 @@ def test_processes_with_some_rows_of_each_tensor_select_what_one_does(k, ranks, 
     got = across.each(act)
     starts = {name: np.cumsum([0, *(p.size for p in pieces)]) for name, pieces in parts.items()}
     joined = {
-        name: [int(start + i) for rank, start in enumerate(starts[name][:-1]) for i in got[rank][name]]
+        name: [
+            int(start + i) for rank, start in enumerate(starts[name][:-1]) for i in got[rank][name]
+        ]
         for name in parts
     }
     assert joined == as_lists(select(lambda: iter(tensors), k, largest=largest))

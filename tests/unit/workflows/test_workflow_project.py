@@ -302,6 +302,32 @@ def test_an_adapter_that_holds_a_whole_tensor_is_refused_with_the_repair(llama, 
 # All or nothing
 
 
+def test_factors_of_an_embedding_that_is_also_stored_as_the_head_are_refused(tmp_path):
+    made = masked("gemma2", tmp_path / "base")
+    source = tmp_path / "both"
+    shutil.copytree(made.folder, source)
+    tensors = load_file(source / "model.safetensors")
+    embedding = tensors["model.embed_tokens.weight"]
+    save_file(tensors | {"lm_head.weight": embedding.clone()}, source / "model.safetensors")
+    rows, width = embedding.shape
+    given = {
+        "base_model.model.model.embed_tokens.lora_embedding_A": tensor(np.full((2, rows), 0.01)),
+        "base_model.model.model.embed_tokens.lora_embedding_B": tensor(np.full((width, 2), 0.01)),
+    }
+    config = lora_config(target_modules=["embed_tokens"])
+    folder = write_adapter(tmp_path / "adapter", given, config)
+    with pytest.raises(CompatibilityError) as refused:
+        project(folder, made.bundle, tmp_path / "out", base=source)
+    assert refused.value.message == (
+        "expected an adapter of layers alone, got factors of model.embed_tokens.weight: this base "
+        "ties lm_head.weight to model.embed_tokens.weight and stores both, and a merge into one "
+        "would part them."
+    )
+    assert "merge_and_unload" in str(refused.value.hint)
+    assert not (tmp_path / "out").exists()
+    assert project(folder, made.bundle, tmp_path / "out", base=made.folder).stored
+
+
 def test_a_taken_place_another_kind_and_another_model_are_refused(llama, tuned, tmp_path):
     with pytest.raises(UsageError, match="exists and is not empty"):
         project(tuned, llama.bundle, tuned)

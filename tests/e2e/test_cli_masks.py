@@ -201,10 +201,11 @@ def test_without_the_base_nothing_is_claimed_that_was_not_read(
     outcome = safelatch(*no_registry, "inspect", world.tuned, mask)
     assert outcome.status == 1
     assert outcome.err.startswith("(draft): the base's weights were not read: expected the weights")
-    assert outcome.err.endswith(" Say where they are: safelatch base add MODEL\n")
+    assert " Say where they are: safelatch --db " in outcome.err
+    assert outcome.err.endswith(" base add MODEL\n")
     line = outcome.out.splitlines()[4]
     assert line.startswith(f"selected weights   {SELECTED:,} were not counted: of ")
-    assert "sampled, 0 are the base's (95 % interval 0.0% to " in line
+    assert "sampled, 0 are the base's (weighted by matrix 0.0%, 95 % interval 0.0% to " in line
     valued = world.folder / "valued"
     write_bundle(mask_bundle(None, world.base, with_values=True), valued)
     outcome = safelatch(*no_registry, "inspect", world.tuned, valued)

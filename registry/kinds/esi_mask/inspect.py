@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from registry.kinds.esi_mask._judged import STATES, drift_of, judged
 from registry.kinds.esi_mask._patches import patches
+from registry.kinds.esi_mask._sampled_share import sampled_share
 from registry.kinds.esi_mask._stored import read_effective, read_stored
 from registry.kinds.esi_mask._targets import Targets
 from registry.kinds.esi_mask.body import MASK
-from registry.measure.statistics import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from registry.checkpoint.sites import Sites
     from registry.kinds.contract import BaseTensors
     from registry.kinds.esi_mask._judged import Judged
+    from registry.kinds.esi_mask._sampled_share import SampledShare
     from registry.kinds.esi_mask._stored import Reading
     from registry.kinds.esi_mask.body import MaskBody
 
@@ -73,11 +74,9 @@ class MaskInspection:
         return None if None in counts else sum(count or 0 for count in counts)
 
     @property
-    def estimate(self) -> Rate | None:
-        """Equal ones among the sampled of the matrices that were not counted; ``None`` if none."""
-        left = [row for row in self.matrices if row.equal is None]
-        n = sum(row.sampled for row in left)
-        return Rate(sum(row.sampled_equal for row in left), n) if n else None
+    def estimate(self) -> SampledShare | None:
+        """Share of equal ones in the matrices that were not counted; ``None`` without a sample."""
+        return sampled_share([row for row in self.matrices if row.equal is None and row.selected])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: counts, and a row for each matrix with selected weights."""
@@ -142,13 +141,13 @@ def _counted(found: MaskInspection) -> str:
             f"{', rounded where the dtype is too narrow for them' if cast else ''}"
         )
     known = f"at least {equal:,} of {found.selected:,} are {wanted}; " if equal else ""
-    rate = found.estimate
-    if rate is None:
+    share = found.estimate
+    if share is None:
         return f"{known}of {left:,} it cannot be told: no sample meets them"
-    bounds = rate.interval()
     return (
-        f"{known}{left:,} were not counted: of {rate.n:,} sampled, {rate.successes:,} are {wanted} "
-        f"(95 % interval {bounds.low:.1%} to {bounds.high:.1%})"
+        f"{known}{left:,} were not counted: of {share.n:,} sampled, {share.successes:,} are "
+        f"{wanted} (weighted by matrix {share.value:.1%}, 95 % interval {share.low:.1%} to "
+        f"{share.high:.1%})"
     )
 
 

@@ -127,6 +127,7 @@ class Presentation:
         limits: What those measurements do not show.
         refusals: What the artifact does not do.
         charts: The same measurements as pictures.
+        needs_base: Whether what it puts on a model is in the base's files, not in the artifact.
     """
 
     method: str
@@ -137,3 +138,4 @@ class Presentation:
     limits: tuple[Words, ...] = ()
     refusals: tuple[Words, ...] = ()
     charts: tuple[Chart, ...] = ()
+    needs_base: bool = False

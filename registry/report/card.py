@@ -72,7 +72,7 @@ def card(
         _matter(line, manifest, shown),
         f"# {code(line.name)}",
         _opening(line, manifest, shown),
-        *_use(manifest, url, signers),
+        *_use(manifest, url, signers, needs_base=shown is not None and shown.needs_base),
     ]
     if manifest is not None and shown is not None:
         sections += _measured(shown, images)
@@ -136,7 +136,9 @@ def _opening(line: Line, manifest: Manifest | None, shown: Presentation | None) 
     return "\n\n".join([first, table(("base", Verbatim(line.base_name)), rows)])
 
 
-def _use(manifest: Manifest | None, url: str, signers: Sequence[str]) -> Iterator[str]:
+def _use(
+    manifest: Manifest | None, url: str, signers: Sequence[str], *, needs_base: bool
+) -> Iterator[str]:
     place = str(Reference.parse(url))
     yield "## Use it"
     if manifest is None:
@@ -150,6 +152,7 @@ def _use(manifest: Manifest | None, url: str, signers: Sequence[str]) -> Iterato
             "model = load_protected(",
             '    "path/to/your-fine-tune",',
             f'    artifacts=["{place}"],',
+            *(['    base="path/to/the-base",  # what is put back is in its files'] * needs_base),
             *(['    trust="publisher.pub",'] if signers else []),
             ")",
             "```",

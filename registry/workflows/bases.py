@@ -129,7 +129,7 @@ def registered_files(base: Base) -> tuple[str, str | None]:
             repo, _, commit = alias.value.partition("@")
             return repo, commit or None
     raise CheckpointNotFoundError(
-        f"expected the files of the base {base.name}, none are where they were registered.",
+        f"expected the files of the base {base.name}, none are known here.",
         hint="Say where they are: safelatch base add MODEL",
     )
 

@@ -84,7 +84,7 @@ def run(rank: int, root: Path) -> None:
             said[name] = found(model, options)
         said["parts"] = parts()
         said["refused"] = refused(rank)
-        said["resumed"] = resumed(root / f"rank{rank}")
+        said["resumed"] = resumed(root / f"notes{rank}" / "out")
         (root / f"rank{rank}.json").write_text(json.dumps(said))
     finally:
         dist.destroy_process_group()
@@ -152,5 +152,5 @@ def resumed(folder: Path) -> dict[str, Any]:
     return {
         "found": made,
         "done": done,
-        "left": [path.name for path in folder.parent.glob("*.un*")],
+        "left": [path.name for path in folder.parent.iterdir()],
     }

@@ -78,6 +78,7 @@ def presentation(body: MaskBody, manifest: Manifest) -> Presentation:
         limits=tuple(_limits(body)),
         refusals=_NOT_DONE if body.delta is None else (*_NOT_DONE, _DELTA),
         charts=charts(body, rows) if rows else (),
+        needs_base=body.delta is None and body.values is None,
     )
 
 

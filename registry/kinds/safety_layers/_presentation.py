@@ -70,6 +70,7 @@ def presentation(body: LayersBody, manifest: Manifest) -> Presentation:
         charts=()
         if measured is None
         else (curves_chart(body, measured), sweep_chart(body, measured)),
+        needs_base=True,
     )
 
 

@@ -95,7 +95,7 @@ def test_registered_name_whose_files_are_gone_says_so(base: Path) -> None:
     shutil.rmtree(base)
     with Registry.open() as registry:
         entry = registry.base("my-base")
-    with pytest.raises(CheckpointNotFoundError, match="none are where they were"):
+    with pytest.raises(CheckpointNotFoundError, match="none are known here"):
         registered_files(entry)
 
 

@@ -94,7 +94,7 @@ def test_by_default_it_is_what_the_registry_knows_of_this_base(
     moved.rename(tmp_path / "elsewhere")
     with (
         BaseTensors(bundle, None, place) as tensors,
-        pytest.raises(CheckpointNotFoundError, match="none are where they were registered"),
+        pytest.raises(CheckpointNotFoundError, match="none are known here"),
     ):
         tensors.read(DOWN)
     with BaseTensors(bundle, tmp_path / "elsewhere", place) as tensors:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from esi import random_choice, refusals_beside
-from sppft import PREFIX, batches, mean, read, shown, tokens_of
+from sppft import PREFIX, batches, mean, padded, read, shown, tokens_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from registry.artifact.bundle import read_bundle
@@ -161,15 +161,7 @@ def train(model: Any, rows: Sequence[Any], given: argparse.Namespace, seed: int,
     losses, stream = [], batches(rows, given.batch, seed)
     model.train()
     for _ in range(given.steps):
-        batch = next(stream)
-        width = max(len(ids) for ids, _ in batch)
-        ids = torch.zeros((len(batch), width), dtype=torch.long)
-        labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
-        for index, (tokens, targets) in enumerate(batch):
-            ids[index, : len(tokens)] = torch.tensor(tokens)
-            labels[index, : len(targets)] = torch.tensor(targets)
-            mask[index, : len(tokens)] = 1
-        loss = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
+        loss = model(**padded(next(stream)), use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(free, 1.0)
         optimizer.step()

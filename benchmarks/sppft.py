@@ -104,6 +104,18 @@ def batches(rows: Sequence[Any], size: int, seed: int) -> Iterator[list[Any]]:
         del drawn[:size]
 
 
+def padded(batch: Sequence[Any]) -> dict[str, torch.Tensor]:
+    """Return rows of token ids and labels as what a model takes, filled up on the right."""
+    width = max(len(ids) for ids, _ in batch)
+    ids = torch.zeros((len(batch), width), dtype=torch.long)
+    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+    for index, (tokens, targets) in enumerate(batch):
+        ids[index, : len(tokens)] = torch.tensor(tokens)
+        labels[index, : len(targets)] = torch.tensor(targets)
+        mask[index, : len(tokens)] = 1
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
 def train(
     model: Any, rows: Sequence[Any], given: argparse.Namespace, seed: int, kept: Any
 ) -> float:
@@ -115,15 +127,7 @@ def train(
     began, stream = time.perf_counter(), batches(rows, given.batch, seed)
     model.train()
     for _ in range(given.steps):
-        batch = next(stream)
-        width = max(len(ids) for ids, _ in batch)
-        ids = torch.zeros((len(batch), width), dtype=torch.long)
-        labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
-        for index, (tokens, targets) in enumerate(batch):
-            ids[index, : len(tokens)] = torch.tensor(tokens)
-            labels[index, : len(targets)] = torch.tensor(targets)
-            mask[index, : len(tokens)] = 1
-        loss = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
+        loss = model(**padded(next(stream)), use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(free, 1.0)
         optimizer.step()

@@ -141,13 +141,13 @@ def _counted(found: MaskInspection) -> str:
             f"{', rounded where the dtype is too narrow for them' if cast else ''}"
         )
     known = f"at least {equal:,} of {found.selected:,} are {wanted}; " if equal else ""
-    share = found.estimate
-    if share is None:
+    estimate = found.estimate
+    if estimate is None:
         return f"{known}of {left:,} it cannot be told: no sample meets them"
     return (
-        f"{known}{left:,} were not counted: of {share.n:,} sampled, {share.successes:,} are "
-        f"{wanted} (weighted by matrix {share.value:.1%}, 95 % interval {share.low:.1%} to "
-        f"{share.high:.1%})"
+        f"{known}{left:,} were not counted: of {estimate.n:,} sampled, {estimate.successes:,} are "
+        f"{wanted} (weighted by matrix {estimate.value:.1%}, 95 % interval {estimate.low:.1%} to "
+        f"{estimate.high:.1%})"
     )
 
 

@@ -16,10 +16,13 @@ what is addressed       ``_matrices`` and ``_fused``: the logical matrices of a 
 ``body``                ``_packed`` on ``_gap8`` (which weights), ``_values`` (what they hold),
                         ``_rules``; for people ``_presentation``, ``_charts``, ``_portions``
 ``extract``             ``_candidates``, ``_scores``, ``_gradients``, ``_impact``, ``_topk``, in the
-                        order of use; ``_imported`` and ``_sources`` for the authors' files
+                        order of use; ``_shards`` and ``_across`` where the model is sharded over
+                        processes, ``_kept_sums`` where a run was interrupted; ``_imported`` and
+                        ``_sources`` for the authors' files
 ``guard``               ``_preserve`` (SPA) and ``_enhance`` (SET), on ``_selected``, ``_places``,
                         ``_baseline``, ``_unselected``; ``_trained`` and ``_guard_reports`` after it
 ``apply``, ``verify``   ``_live`` and ``_targets``: what must be there, and what is
-``inspect``             ``_stored`` and ``_judged``: the same of files; ``_patches`` writes it
+``inspect``             ``_stored``, ``_judged``, ``_sampled_share``: the same of files; ``_patches``
+                        writes it
 ======================  ============================================================================
 """

@@ -22,7 +22,7 @@ what is addressed       ``_matrices`` and ``_fused``: the logical matrices of a 
 ``guard``               ``_preserve`` (SPA) and ``_enhance`` (SET), on ``_selected``, ``_places``,
                         ``_baseline``, ``_unselected``; ``_trained`` and ``_guard_reports`` after it
 ``apply``, ``verify``   ``_live`` and ``_targets``: what must be there, and what is
-``inspect``             ``_stored``, ``_judged``, ``_sampled_share``: the same of files; ``_patches``
-                        writes it
+``inspect``             ``_stored``, ``_judged``, ``_sampled_share``: the same of files;
+                        ``_patches`` writes it
 ======================  ============================================================================
 """
